@@ -1,0 +1,176 @@
+"""The recorded trace: its schema, its metadata, and what makes a row valid.
+
+A trace has one row for each request as the virtual machine saw it. Time is integer nanoseconds since the
+recorder saw the virtual machine start; offsets and lengths are bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+__all__ = [
+    "OPS",
+    "TRACE_SCHEMA",
+    "ReadTrace",
+    "TraceError",
+    "TraceMetadata",
+    "validate_trace",
+    "write_parquet_atomically",
+]
+
+OPS = ("read", "write", "discard", "flush")
+
+TRACE_SCHEMA = pl.Schema(
+    {
+        "issued_ns": pl.Int64(),
+        "completed_ns": pl.Int64(),
+        "disk": pl.UInt8(),
+        "op": pl.Enum(OPS),
+        "offset": pl.Int64(),
+        "length": pl.Int64(),
+    }
+)
+
+_METADATA_KEY = "vmrestorekit.trace"
+
+
+class TraceError(ValueError):
+    """A trace that cannot be used; the message says what was expected, what came, and where."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceMetadata:
+    """What is known about a recording besides its rows.
+
+    Attributes
+    ----------
+    vm, boot : str
+        Name of the virtual machine and of the recorded boot, such as ``"bookworm-db"`` and ``"boot-1"``.
+    disk_bytes : tuple of int
+        Size of each disk; the trace's ``disk`` column indexes it.
+    marks : mapping of str to int
+        Instants in nanoseconds on the trace's clock. ``boot_done_ns`` is when the guest's serial console
+        announced the end of its boot.
+    recorder, accelerator : str
+        What wrote the trace, and what ran the guest's processor (``"kvm"`` or ``"tcg"``).
+    versions : mapping of str to str
+        Versions of the programs that took part, such as ``qemu`` and ``kernel``.
+    """
+
+    vm: str
+    boot: str
+    disk_bytes: tuple[int, ...]
+    marks: Mapping[str, int]
+    recorder: str
+    accelerator: str
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Return the metadata as one JSON object."""
+        return json.dumps(dataclasses.asdict(self) | {"disk_bytes": list(self.disk_bytes)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> TraceMetadata:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        TraceError
+            If the text is no such object.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            return cls(**(fields | {"disk_bytes": tuple(fields["disk_bytes"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise TraceError(f"expected a trace's metadata as JSON, got {text[:60]!r}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadTrace:
+    """A recorded trace: a frame with `TRACE_SCHEMA`, ordered by ``issued_ns``, and its metadata."""
+
+    frame: pl.DataFrame
+    metadata: TraceMetadata
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one Parquet file (zstd), whole or not at all."""
+        write_parquet_atomically(self.frame, Path(path), {_METADATA_KEY: self.metadata.to_json()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ReadTrace:
+        """Read and validate what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        TraceError
+            If the file is truncated, is no trace of this kind, or a row is invalid.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"expected a recorded trace at {path}, found no file")
+        try:
+            metadata = pl.read_parquet_metadata(path)
+            frame = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise TraceError(f"{path}: expected a whole Parquet file with a recorded trace: {reason}") from error
+        if _METADATA_KEY not in metadata:
+            raise TraceError(f"{path}: a Parquet file, but no recorded trace (no '{_METADATA_KEY}' in its metadata)")
+        trace = cls(frame, TraceMetadata.from_json(metadata[_METADATA_KEY]))
+        validate_trace(trace.frame, trace.metadata, source=str(path))
+        return trace
+
+
+def write_parquet_atomically(frame: pl.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a frame so that a reader sees the old file or the whole new one, even after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        frame.write_parquet(partial, compression="zstd", compression_level=19, metadata=metadata)
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def validate_trace(frame: pl.DataFrame, metadata: TraceMetadata, source: str = "trace") -> None:
+    """Check every row against the schema and the disks it names.
+
+    Raises
+    ------
+    TraceError
+        Names the source, the first bad row (counted from 0) and what is wrong with it.
+    """
+    if dict(frame.schema) != dict(TRACE_SCHEMA):
+        raise TraceError(f"{source}: expected columns {dict(TRACE_SCHEMA)}, got {dict(frame.schema)}")
+    if not metadata.disk_bytes or min(metadata.disk_bytes) <= 0:
+        raise TraceError(f"{source}: expected at least one disk of positive size, got {metadata.disk_bytes}")
+    disks = pl.Series("disk_bytes", metadata.disk_bytes, dtype=pl.Int64)
+    has_range = pl.col("op") != "flush"
+    size = pl.col("disk").cast(pl.Int64).replace_strict(list(range(len(disks))), disks, default=None)
+    rules = {
+        "a value is missing": pl.any_horizontal(pl.all().is_null()),
+        f"'disk' is not below {len(disks)}": pl.col("disk") >= len(disks),
+        "'issued_ns' is negative": pl.col("issued_ns") < 0,
+        "'completed_ns' is before 'issued_ns'": pl.col("completed_ns") < pl.col("issued_ns"),
+        "'issued_ns' is before that of the row above": pl.col("issued_ns") < pl.col("issued_ns").shift(1),
+        "'offset' is negative": pl.col("offset") < 0,
+        "'length' is not positive": has_range & (pl.col("length") <= 0),
+        "a flush has a range": ~has_range & ((pl.col("offset") != 0) | (pl.col("length") != 0)),
+        "the request ends beyond the disk": has_range & (pl.col("length") > size - pl.col("offset")),
+    }
+    broken = frame.select(pl.arg_where(rule).first().alias(reason) for reason, rule in rules.items()).row(0)
+    found = [(row, reason) for row, reason in zip(broken, rules, strict=True) if row is not None]
+    if found:
+        row, reason = min(found, key=lambda pair: pair[0])
+        raise TraceError(f"{source}: row {row}: {reason}: {frame.row(row, named=True)}")
