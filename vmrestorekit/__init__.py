@@ -1,0 +1,61 @@
+"""Instant VM restore and live mount: see them, predict them, measure them.
+
+The public names below are imported on first use (PEP 562), so that ``import vmrestorekit`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it; this table is the whole public interface
+_PUBLIC = {
+    "Boot": "vmrestorekit.traces.corpus",
+    "Corpus": "vmrestorekit.traces.corpus",
+    "load_corpus": "vmrestorekit.traces.corpus",
+    "ReadTrace": "vmrestorekit.traces.schema",
+    "Manifest": "vmrestorekit.traces.manifest",
+    "LastBootReplay": "vmrestorekit.predict.replay",
+    "ContentHashReplay": "vmrestorekit.predict.replay",
+    "LearnedPredictor": "vmrestorekit.predict.learned",
+    "make_plan": "vmrestorekit.predict.planning",
+    "RestorePlan": "vmrestorekit.plan",
+    "Hardware": "vmrestorekit.restore.hardware",
+    "Timeline": "vmrestorekit.restore.timeline",
+    "simulate": "vmrestorekit.restore.simulate",
+    "compare": "vmrestorekit.restore.simulate",
+    "Stepper": "vmrestorekit.show.stepper",
+}
+
+__all__ = sorted(_PUBLIC)
+
+if TYPE_CHECKING:
+    from vmrestorekit.plan import RestorePlan as RestorePlan
+    from vmrestorekit.predict.learned import LearnedPredictor as LearnedPredictor
+    from vmrestorekit.predict.planning import make_plan as make_plan
+    from vmrestorekit.predict.replay import ContentHashReplay as ContentHashReplay
+    from vmrestorekit.predict.replay import LastBootReplay as LastBootReplay
+    from vmrestorekit.restore.hardware import Hardware as Hardware
+    from vmrestorekit.restore.simulate import compare as compare
+    from vmrestorekit.restore.simulate import simulate as simulate
+    from vmrestorekit.restore.timeline import Timeline as Timeline
+    from vmrestorekit.show.stepper import Stepper as Stepper
+    from vmrestorekit.traces.corpus import Boot as Boot
+    from vmrestorekit.traces.corpus import Corpus as Corpus
+    from vmrestorekit.traces.corpus import load_corpus as load_corpus
+    from vmrestorekit.traces.manifest import Manifest as Manifest
+    from vmrestorekit.traces.schema import ReadTrace as ReadTrace
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vmrestorekit' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]
