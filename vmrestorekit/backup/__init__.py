@@ -1,1 +1,1 @@
-
+"""The backup copy: where blocks lie, what is in them."""

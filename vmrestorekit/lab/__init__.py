@@ -1,1 +1,1 @@
-
+"""The same for real: guest images, recorder, QEMU host."""

@@ -1,1 +1,1 @@
-
+"""Which blocks a virtual machine will want first: features, estimators, plans."""

@@ -1,1 +1,1 @@
-
+"""The simulated restore: hardware, engine, timeline."""

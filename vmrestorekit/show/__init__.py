@@ -1,1 +1,1 @@
-
+"""Charts and widgets."""

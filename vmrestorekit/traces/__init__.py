@@ -1,1 +1,1 @@
-
+"""Recorded reads and writes: schema, corpus."""

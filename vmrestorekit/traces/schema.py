@@ -122,9 +122,9 @@ class ReadTrace:
             frame = pl.read_parquet(path)
         except (pl.exceptions.PolarsError, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise TraceError(f"{path}: expected a whole Parquet file with a recorded trace: {reason}") from error
+            raise TraceError(f"{path}: expected a whole Parquet file with a trace: {reason}") from error
         if _METADATA_KEY not in metadata:
-            raise TraceError(f"{path}: a Parquet file, but no recorded trace (no '{_METADATA_KEY}' in its metadata)")
+            raise TraceError(f"{path}: a Parquet file, but no trace (no '{_METADATA_KEY}' in its metadata)")
         trace = cls(frame, TraceMetadata.from_json(metadata[_METADATA_KEY]))
         validate_trace(trace.frame, trace.metadata, source=str(path))
         return trace

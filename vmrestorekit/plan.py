@@ -1,0 +1,359 @@
+"""A restore plan: plain data that says what to pre-stage, how to relocate, and when.
+
+The same plan is simulated (`vmrestorekit.simulate`) or carried out for real. It knows nothing of predictors,
+hardware or traces. Blocks are numbered densely over all disks: those of disk 0 first, then those of disk 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from vmrestorekit.traces.schema import write_parquet_atomically
+
+__all__ = [
+    "DEFAULT_BLOCK_BYTES",
+    "EVICTION_POLICIES",
+    "MODES",
+    "LaunchRule",
+    "PlanError",
+    "PurgeRule",
+    "RelocationStart",
+    "RestorePlan",
+    "block_count",
+    "first_block_of_disk",
+]
+
+MODES = ("full_restore", "instant_restore", "live_mount")
+EVICTION_POLICIES = ("fifo", "lru")
+DEFAULT_BLOCK_BYTES = 64 * 1024
+SECOND = 1_000_000_000
+MIB = 1024 * 1024
+
+BlockArray = npt.NDArray[np.int32]
+
+
+class PlanError(ValueError):
+    """A plan that cannot be carried out; the message says what was expected and what came."""
+
+
+def block_count(disk_bytes: tuple[int, ...], block_bytes: int) -> int:
+    """Return how many blocks the disks have together; a last, shorter block counts."""
+    return first_block_of_disk((*disk_bytes, 0), block_bytes)[-1]
+
+
+def first_block_of_disk(disk_bytes: tuple[int, ...], block_bytes: int) -> tuple[int, ...]:
+    """Return the number of each disk's first block."""
+    ends = np.cumsum([-(-size // block_bytes) for size in disk_bytes])
+    return (0, *(int(end) for end in ends[:-1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchRule:
+    """When the virtual machine is launched (operation O6).
+
+    Attributes
+    ----------
+    rule : {"share", "head_start", "immediately"}
+        ``share``: once `share` of the first set is in the read cache, or staging can go no further.
+        ``head_start``: `head_start_ns` after the restore was asked for, however much is staged.
+        ``immediately``: with nothing staged, a what-if.
+    share : float
+        Between 0 and 1.
+    head_start_ns : int
+    """
+
+    rule: str = "head_start"
+    share: float = 1.0
+    head_start_ns: int = 4 * SECOND
+
+    def __post_init__(self) -> None:
+        _expect_one_of("launch rule", self.rule, ("share", "head_start", "immediately"))
+        if not 0 <= self.share <= 1:
+            raise PlanError(f"launch share: expected a number from 0 to 1, got {self.share}")
+        _expect_at_least("launch head_start_ns", self.head_start_ns, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelocationStart:
+    """When the relocation starts (operation O10), counted from the launch.
+
+    Attributes
+    ----------
+    rule : {"at_once", "delay"}
+    delay_ns : int
+        Used by ``delay``.
+    """
+
+    rule: str = "delay"
+    delay_ns: int = 30 * SECOND
+
+    def __post_init__(self) -> None:
+        _expect_one_of("relocation start rule", self.rule, ("at_once", "delay"))
+        _expect_at_least("relocation start delay_ns", self.delay_ns, 0)
+
+    @property
+    def after_launch_ns(self) -> int:
+        """Nanoseconds between launch and start of the relocation."""
+        return self.delay_ns if self.rule == "delay" else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PurgeRule:
+    """What makes the media agent drop relocated blocks from the read cache (operation O16).
+
+    Attributes
+    ----------
+    by_run : bool
+        The media agent infers the relocation's reads from runs of reads along the relocation sequence.
+    run_length : int
+        How many reads at consecutive positions make a run.
+    by_indication : bool
+        The data agent names the blocks of each relocation request once they are on the destination.
+    """
+
+    by_run: bool = True
+    run_length: int = 16
+    by_indication: bool = False
+
+    def __post_init__(self) -> None:
+        _expect_at_least("purge run_length", self.run_length, 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RestorePlan:
+    """What to pre-stage in which order, how to relocate, and when; compared with `equals`.
+
+    Attributes
+    ----------
+    disk_bytes : tuple of int
+        Sizes of the virtual machine's disks.
+    mode : {"instant_restore", "live_mount", "full_restore"}
+    block_bytes : int
+        Size of a block of the read cache, a power of two from 4 KiB to 4 MiB.
+    first_set : ndarray of int32, shape (n,)
+        Blocks to stage before and after launch, in this order, none twice.
+    relocation_sequence : ndarray of int32, shape (m,), optional
+        Blocks in the order of their relocation, none twice; default: all blocks, ascending. It may leave out
+        only blocks that the backup copy does not store (holes).
+    launch, relocation_start, purge
+        Rules.
+    pre_relocation_delay_ns : int
+        From launch until the data agent indicates pre-relocation mode.
+    cache_bytes : int
+        Capacity of the read cache, at least one block.
+    eviction : {"lru", "fifo"}
+    relocation_depth : int
+        Relocation requests outstanding at a time.
+    relocation_request_bytes : int
+    stage_depth : int, optional
+        Fetches that pre-staging for a running relocation may have waiting or in flight; default: as many as
+        the backup device has channels.
+    fetch_bytes : int
+        The most that one fetch brings for one request.
+    expiry_ns, warning_ns : int, optional
+        Live mount only: when it expires, counted from the request for the mount, and how long before that its
+        user is warned.
+    """
+
+    disk_bytes: tuple[int, ...]
+    mode: str = "instant_restore"
+    block_bytes: int = DEFAULT_BLOCK_BYTES
+    first_set: BlockArray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
+    relocation_sequence: BlockArray | None = None
+    launch: LaunchRule = LaunchRule()
+    relocation_start: RelocationStart = RelocationStart()
+    purge: PurgeRule = PurgeRule()
+    pre_relocation_delay_ns: int = 0
+    cache_bytes: int = 256 * MIB
+    eviction: str = "lru"
+    relocation_depth: int = 1
+    relocation_request_bytes: int = 512 * 1024
+    stage_depth: int | None = None
+    fetch_bytes: int = 512 * 1024
+    expiry_ns: int | None = None
+    warning_ns: int = 60 * SECOND
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "disk_bytes", tuple(int(size) for size in self.disk_bytes))
+        _check_sizes(self)
+        object.__setattr__(self, "first_set", self._checked_blocks("first set", self.first_set))
+        if self.relocation_sequence is not None:
+            sequence = self._checked_blocks("relocation sequence", self.relocation_sequence)
+            object.__setattr__(self, "relocation_sequence", sequence)
+        _expect_one_of("mode", self.mode, MODES)
+        _expect_one_of("eviction", self.eviction, EVICTION_POLICIES)
+        _expect_at_least("pre_relocation_delay_ns", self.pre_relocation_delay_ns, 0)
+        _expect_at_least("relocation_depth", self.relocation_depth, 1)
+        if self.stage_depth is not None:
+            _expect_at_least("stage_depth", self.stage_depth, 1)
+        _check_expiry(self)
+
+    def _checked_blocks(self, name: str, blocks: npt.ArrayLike) -> BlockArray:
+        """Return the list as a read-only array of block numbers, each on a disk and none twice."""
+        array = np.asarray(blocks)
+        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+            raise PlanError(
+                f"{name}: expected a list of block numbers, got {array.dtype} of shape {array.shape}"
+            )
+        outside = np.flatnonzero((array < 0) | (array >= self.blocks))
+        if outside.size:
+            at = int(outside[0])
+            raise PlanError(
+                f"{name}: entry {at} is block {int(array[at])}, but the disks have {self.blocks} blocks of "
+                f"{self.block_bytes} bytes (0 to {self.blocks - 1})"
+            )
+        values, first_seen = np.unique(array, return_index=True)
+        if values.size != array.size:
+            repeated = int(np.setdiff1d(np.arange(array.size), first_seen)[0])
+            raise PlanError(f"{name}: entry {repeated} names block {int(array[repeated])} a second time")
+        array = array.astype(np.int32)
+        array.setflags(write=False)
+        return array
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks on all disks."""
+        return block_count(self.disk_bytes, self.block_bytes)
+
+    @property
+    def cache_slots(self) -> int:
+        """How many blocks the read cache holds."""
+        return self.cache_bytes // self.block_bytes
+
+    @property
+    def sequence(self) -> BlockArray:
+        """The relocation sequence, with the default filled in."""
+        if self.relocation_sequence is None:
+            return np.arange(self.blocks, dtype=np.int32)
+        return self.relocation_sequence
+
+    def with_mode(self, mode: str, **changes: Any) -> RestorePlan:
+        """Return the same plan in another mode; the expiry is kept only by a live mount."""
+        if mode != "live_mount":
+            changes.setdefault("expiry_ns", None)
+        return self.replace(mode=mode, **changes)
+
+    def replace(self, **changes: Any) -> RestorePlan:
+        """Return the plan with some attributes changed, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+    def equals(self, other: RestorePlan) -> bool:
+        """Tell whether both plans say the same."""
+        return (
+            _settings(self) == _settings(other)
+            and np.array_equal(self.first_set, other.first_set)
+            and np.array_equal(self.sequence, other.sequence)
+        )
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write ``plan.toml`` and the block lists as Parquet, each file whole or not at all."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("first_set", "relocation_sequence"):
+            blocks = getattr(self, name)
+            if blocks is not None:
+                write_parquet_atomically(pl.DataFrame({"block": blocks}), directory / f"{name}.parquet")
+        partial = directory / "plan.toml.partial"
+        partial.write_text(_to_toml(_settings(self)), encoding="utf-8")
+        os.replace(partial, directory / "plan.toml")
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> RestorePlan:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        PlanError
+            If a file is missing or damaged, or says something that is no plan.
+        """
+        directory = Path(directory)
+        try:
+            settings = tomllib.loads((directory / "plan.toml").read_text(encoding="utf-8"))
+            first_set = pl.read_parquet(directory / "first_set.parquet")["block"].to_numpy()
+            sequence = None
+            if settings.pop("has_relocation_sequence"):
+                sequence = pl.read_parquet(directory / "relocation_sequence.parquet")["block"].to_numpy()
+            rules = {"launch": LaunchRule, "relocation_start": RelocationStart, "purge": PurgeRule}
+            settings |= {name: rule(**settings[name]) for name, rule in rules.items()}
+            return cls(first_set=first_set, relocation_sequence=sequence, **settings)
+        except PlanError:
+            raise
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            reason = str(error).splitlines()[0]
+            raise PlanError(
+                f"{directory}: expected a saved plan (plan.toml, first_set.parquet): {reason}"
+            ) from error
+
+
+def _check_sizes(plan: RestorePlan) -> None:
+    if not plan.disk_bytes or min(plan.disk_bytes) <= 0:
+        raise PlanError(f"disk_bytes: expected at least one disk of positive size, got {plan.disk_bytes}")
+    size = plan.block_bytes
+    if size < 4096 or size > 4 * MIB or size & (size - 1):
+        raise PlanError(f"block_bytes: expected a power of two from 4096 to {4 * MIB}, got {size}")
+    if plan.cache_bytes < size:
+        raise PlanError(f"cache_bytes: expected at least one block ({size} bytes), got {plan.cache_bytes}")
+    _expect_at_least("fetch_bytes", plan.fetch_bytes, size)
+    _expect_at_least("relocation_request_bytes", plan.relocation_request_bytes, size)
+
+
+def _check_expiry(plan: RestorePlan) -> None:
+    if plan.expiry_ns is None:
+        return
+    if plan.mode != "live_mount":
+        raise PlanError(f"expiry_ns: only a live mount expires, but the mode is {plan.mode}")
+    _expect_at_least("expiry_ns", plan.expiry_ns, 1)
+    _expect_at_least("warning_ns", plan.warning_ns, 0)
+    if plan.launch.rule == "head_start" and plan.expiry_ns <= plan.launch.head_start_ns:
+        raise PlanError(
+            f"expiry_ns: expected a time after the launch at {plan.launch.head_start_ns} ns, "
+            f"got {plan.expiry_ns} ns"
+        )
+
+
+def _expect_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise PlanError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+
+
+def _expect_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise PlanError(f"{name}: expected at least {least}, got {value}")
+
+
+def _settings(plan: RestorePlan) -> dict[str, Any]:
+    """Everything in a plan but its block lists, as TOML can hold it (no null)."""
+    arrays = ("first_set", "relocation_sequence")
+    settings = {
+        field.name: getattr(plan, field.name)
+        for field in dataclasses.fields(plan)
+        if field.name not in arrays
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
+    settings |= {name: dataclasses.asdict(settings[name]) for name in ("launch", "relocation_start", "purge")}
+    settings["disk_bytes"] = list(plan.disk_bytes)
+    settings["has_relocation_sequence"] = plan.relocation_sequence is not None
+    return settings
+
+
+def _to_toml(settings: dict[str, Any]) -> str:
+    """Write flat settings and one level of tables; the standard library only reads TOML."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, bool):
+            return str(item).lower()
+        return f'"{item}"' if isinstance(item, str) else str(item)
+
+    tables = {name: item for name, item in settings.items() if isinstance(item, dict)}
+    lines = [f"{name} = {value(item)}" for name, item in settings.items() if name not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {value(item)}" for key, item in table.items())]
+    return "\n".join(lines) + "\n"
