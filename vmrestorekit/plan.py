@@ -44,6 +44,16 @@ class PlanError(ValueError):
     """A plan that cannot be carried out; the message says what was expected and what came."""
 
 
+def _expect_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise PlanError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+
+
+def _expect_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise PlanError(f"{name}: expected at least {least}, got {value}")
+
+
 def block_count(disk_bytes: tuple[int, ...], block_bytes: int) -> int:
     """Return how many blocks the disks have together; a last, shorter block counts."""
     return first_block_of_disk((*disk_bytes, 0), block_bytes)[-1]
@@ -317,16 +327,6 @@ def _check_expiry(plan: RestorePlan) -> None:
             f"expiry_ns: expected a time after the launch at {plan.launch.head_start_ns} ns, "
             f"got {plan.expiry_ns} ns"
         )
-
-
-def _expect_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise PlanError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-
-
-def _expect_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise PlanError(f"{name}: expected at least {least}, got {value}")
 
 
 def _settings(plan: RestorePlan) -> dict[str, Any]:

@@ -16,6 +16,13 @@ class HardwareError(ValueError):
     """Hardware that cannot exist; the message says what was expected and what came."""
 
 
+def _expect_at_least(what: str, part: object, least: dict[str, int]) -> None:
+    for name, bound in least.items():
+        value = getattr(part, name)
+        if value < bound:
+            raise HardwareError(f"{what}: expected {name} of at least {bound}, got {value}")
+
+
 @dataclasses.dataclass(frozen=True)
 class BackupDevice:
     """Where the backup copy lies.
@@ -147,10 +154,3 @@ def resolve_hardware(hardware: Hardware | str) -> Hardware:
     if hardware not in MEDIA:
         raise HardwareError(f"hardware: expected a Hardware or one of {', '.join(MEDIA)}, got {hardware!r}")
     return MEDIA[hardware]
-
-
-def _expect_at_least(what: str, part: object, least: dict[str, int]) -> None:
-    for name, bound in least.items():
-        value = getattr(part, name)
-        if value < bound:
-            raise HardwareError(f"{what}: expected {name} of at least {bound}, got {value}")
