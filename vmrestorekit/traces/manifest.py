@@ -6,12 +6,28 @@ A manifest holds hashes and paths, never contents.
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from pathlib import Path
 
 import polars as pl
 
-__all__ = ["BLOCKS_SCHEMA", "FILES_SCHEMA", "FILE_KINDS", "MANIFEST_BLOCK_BYTES", "PARTITIONS_SCHEMA", "Manifest"]
+from vmrestorekit.traces.schema import expect_no_row, read_parquet_with_metadata, write_parquet_atomically
+
+__all__ = [
+    "BLOCKS_SCHEMA",
+    "FILES_SCHEMA",
+    "FILE_KINDS",
+    "MANIFEST_BLOCK_BYTES",
+    "PARTITIONS_SCHEMA",
+    "Manifest",
+    "ManifestError",
+    "validate_manifest",
+]
 
 MANIFEST_BLOCK_BYTES = 4096
+
+_METADATA_KEY = "vmrestorekit.manifest"
 
 # "metadata" covers what a file system keeps for itself (superblocks, bitmaps, inode tables, the journal) and
 # the boot loader in front of the first partition; such entries have a path that starts with "$".
@@ -31,7 +47,11 @@ PARTITIONS_SCHEMA = pl.Schema(
 )
 
 
-@dataclasses.dataclass(frozen=True)
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message says what was expected, what came, and where."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Manifest:
     """What lies where on one disk in one recorded state.
 
@@ -44,9 +64,108 @@ class Manifest:
         `FILES_SCHEMA`; ``blocks["file"]`` is a row number here.
     partitions : polars.DataFrame
         `PARTITIONS_SCHEMA`, bytes.
+
+    Raises
+    ------
+    ManifestError
+        If a table does not fit its schema, the disk or the other tables.
     """
 
     disk_bytes: int
     blocks: pl.DataFrame
     files: pl.DataFrame
     partitions: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        validate_manifest(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one Parquet file with the blocks; files and partitions go into its metadata."""
+        tables = {
+            "disk_bytes": self.disk_bytes,
+            "files": self.files.to_dict(as_series=False),
+            "partitions": self.partitions.to_dicts(),
+        }
+        write_parquet_atomically(self.blocks, Path(path), {_METADATA_KEY: json.dumps(tables)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ManifestError
+            If it is truncated, or no manifest.
+        """
+        path = Path(path)
+        frame, metadata = read_parquet_with_metadata(path, "a saved manifest", ManifestError)
+        try:
+            tables = json.loads(metadata[_METADATA_KEY])
+            files = pl.DataFrame(tables["files"], schema=FILES_SCHEMA)
+            partitions = pl.DataFrame(tables["partitions"], schema=PARTITIONS_SCHEMA)
+            return cls(tables["disk_bytes"], frame, files, partitions)
+        except KeyError as error:
+            raise ManifestError(
+                f"{path}: a Parquet file, but no saved manifest ({error} is missing)"
+            ) from error
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise ManifestError(f"{path}: expected a saved manifest: {error}") from error
+
+    def equals(self, other: Manifest) -> bool:
+        """Tell whether both describe the same state of a disk."""
+        return (
+            self.disk_bytes == other.disk_bytes
+            and self.blocks.equals(other.blocks)
+            and self.files.equals(other.files)
+            and self.partitions.equals(other.partitions)
+        )
+
+
+def validate_manifest(manifest: Manifest, source: str = "manifest") -> None:
+    """Check a manifest's tables against their schemas, the size of the disk and each other.
+
+    Raises
+    ------
+    ManifestError
+        Names the source, the table, the first bad row (counted from 0) and what is wrong with it.
+    """
+    if not isinstance(manifest.disk_bytes, int) or manifest.disk_bytes <= 0:
+        raise ManifestError(f"{source}: expected a disk of positive size, got {manifest.disk_bytes!r} bytes")
+    tables = {
+        "blocks": (manifest.blocks, BLOCKS_SCHEMA),
+        "files": (manifest.files, FILES_SCHEMA),
+        "partitions": (manifest.partitions, PARTITIONS_SCHEMA),
+    }
+    for name, (frame, schema) in tables.items():
+        if dict(frame.schema) != dict(schema):
+            raise ManifestError(
+                f"{source}: {name}: expected columns {dict(schema)}, got {dict(frame.schema)}"
+            )
+    expected = -(-manifest.disk_bytes // MANIFEST_BLOCK_BYTES)
+    if manifest.blocks.height != expected:
+        raise ManifestError(
+            f"{source}: expected {expected} blocks for a disk of {manifest.disk_bytes} bytes, "
+            f"got {manifest.blocks.height}"
+        )
+    file = pl.col("file")
+    last = manifest.files.height - 1
+    missing = {"a value is missing": pl.any_horizontal(pl.all().is_null())}
+    end = pl.col("start") + pl.col("length")
+    rules = {
+        "blocks": {
+            "'content' is missing": pl.col("content").is_null(),
+            f"'file' is not a row of the {last + 1} files": ~file.is_between(0, last),
+            "one of 'file' and 'file_block' is missing": file.is_null() != pl.col("file_block").is_null(),
+            "'file_block' is negative": pl.col("file_block") < 0,
+        },
+        "files": missing | {"'size' is negative": pl.col("size") < 0},
+        "partitions": missing
+        | {
+            "'start' or 'length' is negative": (pl.col("start") < 0) | (pl.col("length") < 0),
+            "the partition ends beyond the disk": end > manifest.disk_bytes,
+        },
+    }
+    for name, (frame, _) in tables.items():
+        expect_no_row(frame, rules[name], f"{source}: {name}", ManifestError)

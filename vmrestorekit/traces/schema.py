@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = [
     "ReadTrace",
     "TraceError",
     "TraceMetadata",
+    "expect_no_row",
+    "read_parquet_with_metadata",
     "validate_trace",
     "write_parquet_atomically",
 ]
@@ -87,8 +90,11 @@ class TraceMetadata:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            return cls(**(fields | {"disk_bytes": tuple(fields["disk_bytes"])}))
-        except (ValueError, TypeError, KeyError) as error:
+            metadata = cls(**(fields | {"disk_bytes": tuple(map(operator.index, fields["disk_bytes"]))}))
+            if any(operator.index(instant) < 0 for instant in metadata.marks.values()):
+                raise ValueError(f"a mark is negative: {metadata.marks}")
+            return metadata
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise TraceError(f"expected a trace's metadata as JSON, got {text[:60]!r}: {error}") from error
 
 
@@ -115,17 +121,13 @@ class ReadTrace:
             If the file is truncated, is no trace of this kind, or a row is invalid.
         """
         path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"expected a recorded trace at {path}, found no file")
-        try:
-            metadata = pl.read_parquet_metadata(path)
-            frame = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise TraceError(f"{path}: expected a whole Parquet file with a trace: {reason}") from error
+        frame, metadata = read_parquet_with_metadata(path, "a recorded trace", TraceError)
         if _METADATA_KEY not in metadata:
             raise TraceError(f"{path}: a Parquet file, but no trace (no '{_METADATA_KEY}' in its metadata)")
-        trace = cls(frame, TraceMetadata.from_json(metadata[_METADATA_KEY]))
+        try:
+            trace = cls(frame, TraceMetadata.from_json(metadata[_METADATA_KEY]))
+        except TraceError as error:
+            raise TraceError(f"{path}: {error}") from error
         validate_trace(trace.frame, trace.metadata, source=str(path))
         return trace
 
@@ -141,6 +143,28 @@ def write_parquet_atomically(frame: pl.DataFrame, path: Path, metadata: dict[str
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_parquet_with_metadata(
+    path: Path, what: str, error_class: type[ValueError]
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Read a Parquet file and its metadata; `what` says in errors what was expected in it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    error_class
+        If it is no whole Parquet file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"expected {what} at {path}, found no such file")
+    try:
+        return pl.read_parquet(path), pl.read_parquet_metadata(path)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        # polars panics on some damaged pages, and a panic is no Exception
+        reason = (str(error).splitlines() or ["unreadable"])[0]
+        raise error_class(f"{path}: expected a whole Parquet file with {what}: {reason}") from error
 
 
 def validate_trace(frame: pl.DataFrame, metadata: TraceMetadata, source: str = "trace") -> None:
@@ -169,8 +193,21 @@ def validate_trace(frame: pl.DataFrame, metadata: TraceMetadata, source: str = "
         "a flush has a range": ~has_range & ((pl.col("offset") != 0) | (pl.col("length") != 0)),
         "the request ends beyond the disk": has_range & (pl.col("length") > size - pl.col("offset")),
     }
+    expect_no_row(frame, rules, source, TraceError)
+
+
+def expect_no_row(
+    frame: pl.DataFrame, rules: Mapping[str, pl.Expr], source: str, error_class: type[ValueError]
+) -> None:
+    """Check that no row breaks one of the rules, each given as a reason and when it applies.
+
+    Raises
+    ------
+    error_class
+        Names the source, the first bad row (counted from 0), the reason and the row's values.
+    """
     broken = frame.select(pl.arg_where(rule).first().alias(reason) for reason, rule in rules.items()).row(0)
     found = [(row, reason) for row, reason in zip(broken, rules, strict=True) if row is not None]
     if found:
         row, reason = min(found, key=lambda pair: pair[0])
-        raise TraceError(f"{source}: row {row}: {reason}: {frame.row(row, named=True)}")
+        raise error_class(f"{source}: row {row}: {reason}: {frame.row(row, named=True)}")
