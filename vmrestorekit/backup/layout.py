@@ -1,0 +1,183 @@
+"""Where each block of a backup copy lies on the backup medium.
+
+Blocks are those of the read cache, numbered densely over all disks: those of disk 0 first, then those of disk 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
+
+__all__ = ["BackupLayout", "CopySettings", "LayoutError", "block_count", "first_block_of_disk"]
+
+MIB = 1024 * 1024
+DEFAULT_BLOCK_BYTES = 64 * 1024
+
+
+class LayoutError(ValueError):
+    """A layout that is not possible; the message says what was expected and what came."""
+
+
+def block_count(disk_bytes: Sequence[int], block_bytes: int = DEFAULT_BLOCK_BYTES) -> int:
+    """Return how many blocks the disks have together; a last, shorter block of a disk counts."""
+    _expect_block_bytes(block_bytes)
+    return sum(-(-size // block_bytes) for size in disk_bytes)
+
+
+def first_block_of_disk(disk_bytes: Sequence[int], block_bytes: int = DEFAULT_BLOCK_BYTES) -> tuple[int, ...]:
+    """Return the number of each disk's first block."""
+    return tuple(block_count(disk_bytes[:disk], block_bytes) for disk in range(len(disk_bytes)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CopySettings:
+    """When a copy starts a new container file and a new chunk.
+
+    Attributes
+    ----------
+    container_blocks, container_bytes : int
+        A container file is full when one more block would exceed either.
+    chunk_bytes : int
+        A chunk is full when one more block would exceed it.
+    """
+
+    container_blocks: int = 100
+    container_bytes: int = 50 * MIB
+    chunk_bytes: int = 512 * MIB
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise LayoutError(f"{field.name}: expected at least 1, got {getattr(self, field.name)}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BackupLayout:
+    """Where each of n blocks lies on the backup medium; the arrays cannot be written to.
+
+    Attributes
+    ----------
+    block_bytes : int
+        Size of a block, a power of two from 4 KiB to 4 MiB.
+    disk_bytes : tuple of int
+        Size of each disk.
+    address : ndarray of int64, shape (n,)
+        Where the block starts on the medium, in bytes; -1 for a hole, a block of zeros that is not stored.
+    container, chunk : ndarray of int32, shape (n,)
+        Which container file and which chunk the block is in; -1 for a hole.
+
+    Raises
+    ------
+    LayoutError
+        If the arrays do not fit the disks or each other.
+    """
+
+    block_bytes: int
+    disk_bytes: tuple[int, ...]
+    address: npt.NDArray[np.int64]
+    container: npt.NDArray[np.int32]
+    chunk: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        blocks = block_count(self.disk_bytes, self.block_bytes)
+        for name, dtype in (("address", np.int64), ("container", np.int32), ("chunk", np.int32)):
+            array = np.array(getattr(self, name), dtype)
+            if array.shape != (blocks,):
+                raise LayoutError(
+                    f"{name}: expected one value for each of {blocks} blocks, got {array.shape}"
+                )
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        hole = self.address < 0
+        differing = np.flatnonzero((hole != (self.container < 0)) | (hole != (self.chunk < 0)))
+        if len(differing):
+            raise LayoutError(
+                f"block {differing[0]}: expected address, container and chunk, or a hole in all three"
+            )
+
+    @classmethod
+    def full(
+        cls,
+        manifests: Sequence[Manifest],
+        block_bytes: int = DEFAULT_BLOCK_BYTES,
+        settings: CopySettings | None = None,
+    ) -> BackupLayout:
+        """Lay out a full backup written in the order of the disks, without holes, one block after another.
+
+        A chunk holds blocks of one disk and a container file blocks of one chunk.
+
+        Parameters
+        ----------
+        manifests : sequence of Manifest
+            The state of each disk that is backed up.
+        block_bytes : int
+        settings : CopySettings, optional
+
+        Raises
+        ------
+        LayoutError
+            If `block_bytes` is no power of two from 4 KiB to 4 MiB, or there is no disk.
+        """
+        settings = settings or CopySettings()
+        if not manifests:
+            raise LayoutError("expected the manifest of at least one disk, got none")
+        _expect_block_bytes(block_bytes)
+        per_chunk = max(1, settings.chunk_bytes // block_bytes)
+        per_container = min(settings.container_blocks, max(1, settings.container_bytes // block_bytes))
+        containers_a_chunk = -(-per_chunk // per_container)
+        addresses, containers, chunks = [], [], []
+        end, chunks_before, containers_before = 0, 0, 0
+        for manifest in manifests:
+            stored = _stored(manifest, block_bytes)
+            length = np.full(len(stored), block_bytes, np.int64)
+            length[-1] = manifest.disk_bytes - (len(stored) - 1) * block_bytes
+            length[~stored] = 0
+            position = np.cumsum(stored) - 1  # among the disk's stored blocks
+            chunk, in_chunk = np.divmod(position, per_chunk)
+            container = chunk * containers_a_chunk + in_chunk // per_container
+            # the last chunk of a disk may have fewer containers; numbers stay dense over the disks
+            addresses.append(np.where(stored, end + np.cumsum(length) - length, -1))
+            chunks.append(np.where(stored, chunks_before + chunk, -1))
+            containers.append(np.where(stored, containers_before + container, -1))
+            end += int(length.sum())
+            chunks_before = max(chunks_before, int(chunks[-1].max()) + 1)
+            containers_before = max(containers_before, int(containers[-1].max()) + 1)
+        return cls(
+            block_bytes,
+            tuple(manifest.disk_bytes for manifest in manifests),
+            np.concatenate(addresses),
+            np.concatenate(containers).astype(np.int32),
+            np.concatenate(chunks).astype(np.int32),
+        )
+
+    @property
+    def hole(self) -> npt.NDArray[np.bool_]:
+        """Which blocks are not stored."""
+        return self.address < 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of all stored blocks together, without headers."""
+        length = np.full(len(self.address), self.block_bytes, np.int64)
+        ends = [*first_block_of_disk(self.disk_bytes, self.block_bytes)[1:], len(self.address)]
+        for end, size in zip(ends, self.disk_bytes, strict=True):
+            length[end - 1] = (size - 1) % self.block_bytes + 1
+        return int(length[~self.hole].sum())
+
+
+def _stored(manifest: Manifest, block_bytes: int) -> npt.NDArray[np.bool_]:
+    """Tell for each block whether one of its 4 KiB has contents."""
+    blocks = -(-manifest.disk_bytes // block_bytes)
+    content = np.zeros((blocks, block_bytes // MANIFEST_BLOCK_BYTES), np.uint64)
+    content.reshape(-1)[: manifest.blocks.height] = manifest.blocks["content"].to_numpy()
+    return content.any(axis=1)
+
+
+def _expect_block_bytes(block_bytes: int) -> None:
+    if block_bytes & (block_bytes - 1) or not MANIFEST_BLOCK_BYTES <= block_bytes <= 4 * MIB:
+        raise LayoutError(f"block_bytes: expected a power of two from 4096 to {4 * MIB}, got {block_bytes}")
