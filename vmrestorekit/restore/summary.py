@@ -1,0 +1,152 @@
+"""The figures of a whole run, from its events alone, so that they mean the same for a simulated and a real one."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from vmrestorekit.plan import RestorePlan
+from vmrestorekit.restore.events import CAUSES, READERS
+
+__all__ = ["SUMMARY_MEANING", "summarise", "time_of"]
+
+# name -> (unit, meaning), in the order in which they are shown
+SUMMARY_MEANING = {
+    "launch_ns": ("ns", "from the request for the restore to the launch of the virtual machine"),
+    "time_to_boot_ns": ("ns", "from the launch to the end of the boot"),
+    "time_to_ready_ns": ("ns", "from the request for the restore to the end of the boot"),
+    "local_boot_ns": ("ns", "time to boot with every block on the destination"),
+    "stall_ns": ("ns", "time to boot beyond that: what the backup cost the boot"),
+    "wait_p50_ns": ("ns", "median wait of the virtual machine's reads"),
+    "wait_p99_ns": ("ns", "99th percentile of these waits"),
+    "wait_max_ns": ("ns", "longest of these waits"),
+    "vm_reads": ("", "reads of the virtual machine"),
+    "hits": ("blocks", "asked for by the virtual machine and found in the read cache"),
+    "waits": ("blocks", "asked for by the virtual machine while on their way"),
+    "misses": ("blocks", "asked for by the virtual machine and fetched for it"),
+    "hit_rate": ("", "hits / (hits + waits + misses)"),
+    "refetches_after_purge": ("blocks", "misses of blocks that had been purged"),
+    "staged_bytes": ("bytes", "brought to the read cache before anyone asked"),
+    "wasted_bytes": ("bytes", "staged, and never sent to anyone"),
+    "media_fetches": ("", "fetches from the backup device"),
+    "media_bytes": ("bytes", "read from the backup device"),
+    "peak_cache_bytes": ("bytes", "most that the read cache held, blocks in flight included"),
+    "purged_bytes": ("bytes", "purged from the read cache"),
+    "evicted_bytes": ("bytes", "evicted from the read cache"),
+    "relocation_start_ns": ("ns", "from the request for the restore to the start of the relocation"),
+    "relocation_ns": ("ns", "from the start of the relocation to its last block"),
+    "relocated_bytes": ("bytes", "copied to the destination by the relocation"),
+    "writes_applied_bytes": ("bytes", "written by the virtual machine and applied to the destination"),
+    "released_ns": ("ns", "until the backup copy was de-associated"),
+    "cut_off": ("", "requests that the expiry cut off"),
+}
+
+
+def time_of(events: pl.DataFrame, kind: str) -> int | None:
+    """Return the time of the first event of a kind, None if there is none."""
+    times = events.filter(pl.col("kind") == kind)["time_ns"]
+    return int(times[0]) if len(times) else None
+
+
+def summarise(
+    events: pl.DataFrame, plan: RestorePlan, local_boot_ns: int | None
+) -> dict[str, int | float | None]:
+    """Return the figures named in `SUMMARY_MEANING`; None where the run has no such thing.
+
+    Parameters
+    ----------
+    events : polars.DataFrame
+        `vmrestorekit.restore.events.EVENTS_SCHEMA`.
+    plan : RestorePlan
+        For the size of a block.
+    local_boot_ns : int, optional
+        Time to boot with every block on the destination.
+    """
+    size = plan.block_bytes
+    launch, boot_done = time_of(events, "launch_vm"), time_of(events, "boot_done")
+    started, finished = time_of(events, "start_relocation"), time_of(events, "finish_relocation")
+    to_boot = _difference(boot_done, launch)
+    blocks = dict(events.group_by("kind").agg(pl.col("count").sum()).iter_rows())
+    reads = dict(
+        events.filter(
+            pl.col("kind").is_in(["cache_hit", "cache_wait", "cache_miss"]),
+            pl.col("detail") == READERS.index("vm"),
+        )
+        .group_by("kind")
+        .len()
+        .iter_rows()
+    )
+    hits, waits, misses = (reads.get(kind, 0) for kind in ("cache_hit", "cache_wait", "cache_miss"))
+    wait = _read_waits(events)
+    staged, wasted = _staged_and_wasted(events)
+    cut_off = events.filter(pl.col("kind") == "expire")["detail"]
+    values: tuple[int | float | None, ...] = (
+        launch,
+        to_boot,
+        boot_done,
+        local_boot_ns,
+        _difference(to_boot, local_boot_ns),
+        *(int(value) for value in np.percentile(wait, [50, 99, 100], method="higher")),
+        len(wait) if wait.any() or len(wait) > 1 else int(_count(events, "vm_read")),
+        hits,
+        waits,
+        misses,
+        hits / (hits + waits + misses) if hits + waits + misses else None,
+        _count(events, "refetch_after_purge"),
+        staged * size,
+        wasted * size,
+        _count(events, "fetch"),
+        blocks.get("fetch", 0) * size,
+        _peak_cache_blocks(events) * size,
+        blocks.get("purge", 0) * size,
+        blocks.get("evict", 0) * size,
+        started,
+        _difference(finished, started),
+        blocks.get("relocated", 0) * size,
+        int(events.filter(pl.col("kind") == "applied")["detail"].sum()),
+        time_of(events, "de_associate"),
+        int(cut_off[0]) if len(cut_off) else 0,
+    )
+    return dict(zip(SUMMARY_MEANING, values, strict=True))
+
+
+def _difference(later: int | None, earlier: int | None) -> int | None:
+    return None if later is None or earlier is None else later - earlier
+
+
+def _count(events: pl.DataFrame, kind: str) -> int:
+    return events.filter(pl.col("kind") == kind).height
+
+
+def _read_waits(events: pl.DataFrame) -> np.ndarray:
+    """Return completion minus issue of the virtual machine's reads, in nanoseconds; [0] if there are none."""
+    reads = events.filter(pl.col("kind") == "vm_read").select("request")
+    waits = events.filter(pl.col("kind") == "vm_done").join(reads, on="request", how="semi")["detail"]
+    return waits.to_numpy() if len(waits) else np.zeros(1, np.int64)
+
+
+def _staged_and_wasted(events: pl.DataFrame) -> tuple[int, int]:
+    """Return how many blocks were staged, and how many of them were not sent before they left the cache."""
+    by_stager = [CAUSES.index(cause) for cause in ("first_set", "pre_relocation", "relocation_staging")]
+    staged = events.filter(pl.col("kind") == "staged")
+    ahead = staged.filter(pl.col("detail").is_in(by_stager))
+    # the number of the stay in the cache that an event belongs to: how often its block came before
+    stays = (
+        events.filter(pl.col("kind").is_in(["staged", "serve"]))
+        .with_row_index()
+        .select("index", "kind", "detail", block=pl.int_ranges("block", pl.col("block") + pl.col("count")))
+        .explode("block")
+        .with_columns(stay=(pl.col("kind") == "staged").cum_sum().over("block", order_by="index"))
+    )
+    came_ahead = stays.filter(pl.col("kind") == "staged", pl.col("detail").is_in(by_stager))
+    served = stays.filter(pl.col("kind") == "serve").select("block", "stay").unique()
+    wasted = came_ahead.join(served, on=["block", "stay"], how="anti").height
+    return int(ahead["count"].sum()), wasted
+
+
+def _peak_cache_blocks(events: pl.DataFrame) -> int:
+    """Return the most slots that were taken at a time; a slot is taken when its fetch starts."""
+    taken = events.filter(pl.col("kind").is_in(["fetch", "evict", "purge"])).select(
+        change=pl.when(pl.col("kind") == "fetch").then(pl.col("count")).otherwise(-pl.col("count"))
+    )
+    return int(taken["change"].cum_sum().max() or 0)
