@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -19,11 +22,111 @@ app.add_typer(lab_app, name="lab")
 
 # --- traces -------------------------------------------------------------------------------------------
 
+CorpusOption = Annotated[
+    Path | None, typer.Option("--corpus", help="Directory of a corpus; default: the one of the package.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@traces_app.command("list")
+def traces_list(corpus: CorpusOption = None, as_json: JsonOption = False) -> None:
+    """List the recorded boots, one row a boot."""
+    from vmrestorekit.traces.corpus import load_corpus
+
+    print_table(load_corpus(corpus).summary().to_dicts(), as_json)
+
+
+@traces_app.command("show")
+def traces_show(
+    vm: str,
+    boot: Annotated[str | None, typer.Argument()] = None,
+    corpus: CorpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one boot (default: the first): how it was recorded, its operations and first requests."""
+    from vmrestorekit.traces.corpus import describe_boot, load_corpus
+
+    machine = load_corpus(corpus)[vm]
+    print_record(describe_boot(machine.boot(boot) if boot else machine.boots[0]), as_json)
+
+
+@traces_app.command("validate")
+def traces_validate(
+    path: Annotated[Path | None, typer.Argument(help="A corpus or a trace file.")] = None,
+    corpus: CorpusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a whole corpus or one trace file; exit status 1 if anything is wrong."""
+    from vmrestorekit.traces.checks import find_problems
+
+    problems = find_problems(path or corpus)
+    if as_json:
+        print(json.dumps([{"problem": problem} for problem in problems], indent=2))
+    else:
+        print("\n".join(problems) or "no problems found")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command("manifest")
+def manifest(
+    image: Path,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the manifest here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what lies where on a raw disk image: partitions, files, contents of its 4 KiB blocks."""
+    from vmrestorekit.backup.manifest import build_manifest, describe_manifest
+
+    built = build_manifest(image)
+    if output:
+        built.save(output)
+    print_record(describe_manifest(built), as_json)
+
 
 # --- lab ----------------------------------------------------------------------------------------------
 
 
 # --- simulate -----------------------------------------------------------------------------------------
+
+
+# --- printing -----------------------------------------------------------------------------------------
+
+
+def print_table(
+    rows: list[dict[str, Any]], as_json: bool, title: str | None = None, empty: str = "none"
+) -> None:
+    """Print rows with equal keys, as JSON or as a table."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    # into a pipe or file: wide enough to cut nothing
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    if not rows:
+        console.print(f"{title}: none" if title else "none")
+        return
+    table = Table(title=title, title_justify="left")
+    for name, value in rows[0].items():
+        table.add_column(name, justify="right" if isinstance(value, int | float) else "left")
+    for row in rows:
+        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+    console.print(table)
+
+
+def print_record(record: dict[str, Any], as_json: bool) -> None:
+    """Print a record as JSON, or its plain values as lines and what is nested in it as tables."""
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return
+    for name, value in record.items():
+        if isinstance(value, list) and (not value or isinstance(value[0], dict)):
+            print_table(value, as_json, title=name)
+        elif isinstance(value, dict):
+            print_table([{"name": key, "value": entry} for key, entry in value.items()], as_json, title=name)
+        else:
+            print(f"{name}: {value}")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Where each block of a backup copy lies on the backup medium.
 
-Blocks are those of the read cache, numbered densely over all disks: those of disk 0 first, then those of disk 1.
+Blocks are those of the read cache, numbered densely over all disks: those of disk 0 first, then those of
+disk 1.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def _stored(manifest: Manifest, block_bytes: int) -> npt.NDArray[np.bool_]:
     blocks = -(-manifest.disk_bytes // block_bytes)
     content = np.zeros((blocks, block_bytes // MANIFEST_BLOCK_BYTES), np.uint64)
     content.reshape(-1)[: manifest.blocks.height] = manifest.blocks["content"].to_numpy()
-    return content.any(axis=1)
+    return np.asarray(content.any(axis=1), np.bool_)
 
 
 def _expect_block_bytes(block_bytes: int) -> None:

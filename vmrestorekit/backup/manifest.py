@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from vmrestorekit.traces.manifest import (
     ManifestError,
 )
 
-__all__ = ["build_manifest", "hash_blocks"]
+__all__ = ["build_manifest", "describe_manifest", "hash_blocks"]
 
 _READ_BYTES = 8 * 1024 * 1024
 _SECTOR_BYTES = 512
@@ -78,6 +78,30 @@ def build_manifest(path: str | os.PathLike[str]) -> Manifest:
         )
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
+
+
+def describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return what a manifest holds as plain data: counts, partitions, and the kinds of files by size."""
+    blocks = manifest.blocks
+    kinds = (
+        blocks.join(manifest.files.with_row_index("file").cast({"file": pl.Int32}), on="file", how="left")
+        .group_by(pl.col("kind").cast(pl.String).fill_null("no file"))
+        .agg(
+            files=pl.col("file").n_unique() - pl.col("file").has_nulls().cast(pl.UInt32),
+            blocks=pl.len(),
+            zero_blocks=(pl.col("content") == 0).sum(),
+        )
+        .sort("blocks", descending=True)
+    )
+    return {
+        "disk_bytes": manifest.disk_bytes,
+        "files": manifest.files.height,
+        "blocks": blocks.height,
+        "zero_blocks": blocks.filter(pl.col("content") == 0).height,
+        "distinct_contents": blocks["content"].n_unique(),
+        "partitions": manifest.partitions.to_dicts(),
+        "kinds": kinds.to_dicts(),
+    }
 
 
 def hash_blocks(image: BinaryIO, disk_bytes: int) -> npt.NDArray[np.uint64]:

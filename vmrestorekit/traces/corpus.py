@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,16 @@ from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 from vmrestorekit.traces.recording import add_boot
 from vmrestorekit.traces.storage import CorpusError
 
-__all__ = ["Boot", "Corpus", "CorpusError", "RecordedVM", "UnknownVMError", "add_boot", "load_corpus"]
+__all__ = [
+    "Boot",
+    "Corpus",
+    "CorpusError",
+    "RecordedVM",
+    "UnknownVMError",
+    "add_boot",
+    "describe_boot",
+    "load_corpus",
+]
 
 
 class UnknownVMError(CorpusError, KeyError):
@@ -114,6 +124,19 @@ def _summarise(vm: RecordedVM, boot: Boot) -> dict[str, Any]:
         "writes": frame.filter(pl.col("op") == "write").height,
         "boot_done_s": None if boot_done_ns is None else round(boot_done_ns / 1e9, 2),
         "accelerator": boot.metadata.accelerator,
+    }
+
+
+def describe_boot(boot: Boot, rows: int = 10) -> dict[str, Any]:
+    """Return what is known of a boot as plain data: metadata, a count of its operations, first requests."""
+    frame = boot.trace.frame
+    operations = frame.group_by(pl.col("op").cast(pl.String)).agg(
+        requests=pl.len(), mb=(pl.col("length").sum() / 1e6).round(1)
+    )
+    return {
+        "metadata": json.loads(boot.metadata.to_json()),
+        "operations": operations.sort("op").to_dicts(),
+        "first_requests": frame.head(rows).cast({"op": pl.String}).to_dicts(),
     }
 
 
