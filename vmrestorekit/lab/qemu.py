@@ -1,0 +1,228 @@
+"""QEMU as the host of one guest: find it, choose its accelerator, run it, watch its console, shut it down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from qemu.qmp import QMPClient, QMPError
+
+from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
+
+__all__ = ["QEMU", "Guest", "kvm_opens", "qemu_version", "run_guest"]
+
+QEMU = "qemu-system-x86_64"
+_ACCELERATORS = {
+    "kvm": ["-accel", "kvm", "-cpu", "host"],
+    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max"],
+}
+
+
+def qemu_version() -> str:
+    """Return QEMU's version, such as ``"10.0.2"``.
+
+    Raises
+    ------
+    LabError
+        If it is not installed; the message names the Debian package.
+    """
+    require_programs([QEMU], "running a virtual machine")
+    match = re.search(r"version (\S+)", run([QEMU, "--version"], timeout_s=30))
+    return match[1] if match else "unknown"
+
+
+def kvm_opens() -> bool:
+    """Return whether /dev/kvm can be opened. This proves little: see `vmrestorekit.lab.record.choose_accelerator`."""
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+class Guest:
+    """A virtual machine that has been set up and not yet started."""
+
+    def __init__(self, process: asyncio.subprocess.Process, qmp: QMPClient) -> None:
+        self._process = process
+        self._qmp = qmp
+        self._console = bytearray()
+        self._searched = 0
+        self._news = asyncio.Condition()
+        self._ended = False
+
+    async def start(self) -> None:
+        """Let the virtual processors run."""
+        await self._qmp.execute("cont")
+
+    async def wait_for(self, line: str, timeout_s: float) -> None:
+        """Return when ``line`` appears on the serial console; the next call searches what comes after it.
+
+        Raises
+        ------
+        LabError
+            If it does not come in time or the machine ends; the message has the last line of the console.
+        """
+        wanted = line.encode()
+        try:
+            async with asyncio.timeout(timeout_s), self._news:
+                while (at := self._console.find(wanted, self._searched)) < 0:
+                    if self._ended:
+                        raise LabError(
+                            f"the virtual machine ended before it printed {line!r}; {self._last_line()}"
+                        )
+                    await self._news.wait()
+        except TimeoutError as error:
+            raise LabError(
+                f"the guest did not print {line!r} within {timeout_s:g} s; {self._last_line()}"
+            ) from error
+        self._searched = at + len(wanted)
+
+    async def shut_down(self, timeout_s: float) -> None:
+        """Press the power button and wait until the guest has gone by itself.
+
+        Raises
+        ------
+        LabError
+            If it does not go in time; it is still running then.
+        """
+        await self._qmp.execute("system_powerdown")
+        await self.wait_for_end(timeout_s)
+
+    async def wait_for_end(self, timeout_s: float) -> None:
+        """Wait until the guest has switched itself off.
+
+        Raises
+        ------
+        LabError
+            If it does not in time, or QEMU failed.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                status = await self._process.wait()
+        except TimeoutError as error:
+            raise LabError(
+                f"the guest did not shut down within {timeout_s:g} s; {self._last_line()}"
+            ) from error
+        if status:
+            raise LabError(f"QEMU ended with status {status}; {self._last_line()}")
+
+    def _last_line(self) -> str:
+        lines = self._console[-4096:].decode(errors="replace").splitlines()
+        return f"its last line was {next((line.strip() for line in reversed(lines) if line.strip()), '')!r}"
+
+    async def _read_console(self, reader: asyncio.StreamReader, log: Path) -> None:
+        """Take what the guest prints as it comes; a console nobody reads would hold the guest up."""
+        with open(log, "wb", buffering=0) as kept, contextlib.suppress(ConnectionError):
+            while piece := await reader.read(65536):
+                kept.write(piece)
+                async with self._news:
+                    self._console += piece
+                    self._news.notify_all()
+        async with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+@contextlib.asynccontextmanager
+async def run_guest(
+    nbd_socket: Path,
+    export: str,
+    *,
+    accelerator: str,
+    console_log: Path,
+    processors: int = 2,
+    memory_mib: int = 1024,
+    extra: Sequence[str] = (),
+) -> AsyncIterator[Guest]:
+    """Set up a machine whose only disk is an NBD export; it stands still until `Guest.start`, and is gone afterwards.
+
+    Every read of the guest that its own page cache does not answer reaches the server: nothing on QEMU's side caches.
+
+    Parameters
+    ----------
+    nbd_socket, export : Path, str
+        The disk.
+    accelerator : {"kvm", "tcg"}
+    console_log : Path
+        What the guest prints on its serial console.
+    extra : sequence of str
+        More of QEMU's command line, such as a kernel to boot directly.
+    """
+    require_programs([QEMU], "running a virtual machine")
+    console_log.parent.mkdir(parents=True, exist_ok=True)
+    ours, theirs = socket.socketpair()
+    qmp = QMPClient("vmrestorekit")
+    with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder, theirs:
+        control = str(Path(folder, "qmp"))
+        await qmp.start_server(control)
+        disk = f"driver=nbd,node-name=disk0,server.type=unix,server.path={nbd_socket},export={export}"
+        command = [
+            *(find_program(QEMU) or QEMU, *_ACCELERATORS[accelerator]),
+            *(
+                "-name",
+                export,
+                "-smp",
+                str(processors),
+                "-m",
+                str(memory_mib),
+                "-nodefaults",
+                "-no-user-config",
+            ),
+            *("-display", "none", "-no-reboot", "-S"),
+            *("-blockdev", f"{disk},cache.direct=on,cache.no-flush=off,discard=unmap,detect-zeroes=off"),
+            *("-device", "virtio-blk-pci,drive=disk0,bootindex=1"),
+            *("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console"),
+            *("-chardev", f"socket,id=control,path={control}", "-mon", "chardev=control,mode=control"),
+            *extra,
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            pass_fds=[theirs.fileno()],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        theirs.close()
+        try:
+            await _connect(process, qmp)
+            console, writer = await asyncio.open_unix_connection(sock=ours)
+            guest = Guest(process, qmp)
+            reading = asyncio.create_task(guest._read_console(console, console_log))
+            try:
+                yield guest
+            finally:
+                reading.cancel()
+                writer.close()
+        finally:
+            with contextlib.suppress(QMPError, ConnectionError, EOFError):
+                await qmp.disconnect()
+            await _end(process)
+
+
+async def _connect(process: asyncio.subprocess.Process, qmp: QMPClient) -> None:
+    """Wait for QEMU to take up its control connection, or to say why not."""
+    accepting, ending = asyncio.ensure_future(qmp.accept()), asyncio.ensure_future(process.wait())
+    done, _ = await asyncio.wait({accepting, ending}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    for task in (accepting, ending):
+        task.cancel()
+    if accepting not in done:
+        # reading what it said works only once it has ended
+        reason = b"no answer within 60 s"
+        if ending in done and process.stderr is not None:
+            reason = (await process.stderr.read()).strip() or b"no message"
+        raise LabError(f"QEMU did not start: {reason.decode(errors='replace').splitlines()[-1]}")
+    await accepting
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Make sure that QEMU is gone; this is the last resort, a guest that shut down has ended already."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
