@@ -85,6 +85,43 @@ def manifest(
 # --- lab ----------------------------------------------------------------------------------------------
 
 
+@lab_app.command("build")
+def lab_build(
+    spec: Annotated[Path, typer.Argument(help="Description of a guest, such as specs/bookworm-web.toml.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The image; default: NAME.img, here.")
+    ] = None,
+    work_dir: Annotated[
+        Path, typer.Option("--work", help="Where packages are unpacked; kept for the next time.")
+    ] = Path("lab-work"),
+) -> None:
+    """Build a guest's disk image from its description. Needs root rights."""
+    from vmrestorekit.lab.guest import build_image
+    from vmrestorekit.lab.progress import live_report
+    from vmrestorekit.lab.spec import GuestSpec
+
+    guest = GuestSpec.load(spec)
+    with live_report() as report:
+        build_image(guest, output or Path(f"{guest.name}.img"), work_dir, report)
+
+
+@lab_app.command("record")
+def lab_record(
+    image: Annotated[Path, typer.Argument(help="A raw disk image, as built by 'lab build'; never written.")],
+    corpus: Annotated[Path, typer.Option("--output", "-o", help="The corpus to add the boots to.")],
+    boots: Annotated[int, typer.Option("--boots", "-n", min=1, help="Record up to boot-N.")] = 2,
+    accelerator: Annotated[
+        str | None, typer.Option(help="kvm or tcg; default: kvm if a probe says it works.")
+    ] = None,
+) -> None:
+    """Boot an image so often, each time from the disk the boot before left, and record every request."""
+    from vmrestorekit.lab.progress import live_report
+    from vmrestorekit.lab.record import record_boots
+
+    with live_report() as report:
+        record_boots(image, boots, corpus, accelerator=accelerator, report=report)
+
+
 # --- simulate -----------------------------------------------------------------------------------------
 
 

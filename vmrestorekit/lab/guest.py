@@ -1,7 +1,7 @@
-"""Build a guest's disk image from its description: Debian, partition table, boot loader; no loop device needed.
+"""Build a guest's disk image from its description: Debian, partition table and boot loader, no loop device.
 
-The image holds what a small server has: a partition table, GRUB in front of the first partition, one ext4 file
-system. A unit of ours tells the end of boot on the serial console.
+The image holds what a small server has: a partition table, GRUB in front of the first partition, one ext4
+file system. A unit of ours tells the end of boot on the serial console.
 """
 
 from __future__ import annotations
@@ -11,23 +11,37 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
+from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.spec import GuestSpec
 
 __all__ = ["BASE_PACKAGES", "BOOT_DONE_LINE", "build_image", "describe_image"]
 
 BOOT_DONE_LINE = "vmrestorekit: boot done"
 BASE_PACKAGES = (
-    "systemd-sysv linux-image-cloud-amd64 initramfs-tools udev dbus ifupdown grub-pc-bin grub2-common zstd "
-    "openssh-server cron rsyslog"
-).split()
+    *(
+        "systemd-sysv",
+        "linux-image-cloud-amd64",
+        "initramfs-tools",
+        "udev",
+        "dbus",
+        "ifupdown",
+        "grub-pc-bin",
+    ),
+    *("grub2-common", "zstd", "openssh-server", "cron", "rsyslog"),
+)
 
+_PLAIN_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
 _PARTITION_START = 1 << 20
 _SECTOR = 512
-_GRUB_MODULES = "biosdisk part_msdos ext2 linux normal configfile".split()
+_GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal", "configfile")
 # mke2fs's defaults differ between versions, and GRUB 2.06 cannot read the newest features
 _MKE2FS_CONF = """[defaults]
 base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -64,20 +78,19 @@ WantedBy=multi-user.target
 """,
 }
 
-Report = Callable[[str], None]
 
-
-def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report = print) -> None:
+def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report | None = None) -> None:
     """Build ``image`` (a raw, sparse disk) and beside it ``image`` + ``.json``, its description.
 
-    What is already in ``work_dir`` is used again: the base system of a release, and the root directory of this
-    very description.
+    What is already in ``work_dir`` is used again: the base system of a release, and the root directory of
+    this very description.
 
     Raises
     ------
     LabError
         If root rights or a program are missing, or a step fails.
     """
+    report = report or Report()
     require_programs(["debootstrap", "mke2fs", "sfdisk", "unshare"], "building a guest image")
     if os.geteuid() != 0:
         raise LabError("building a guest image needs root rights (debootstrap sets owners): run it with sudo")
@@ -85,14 +98,14 @@ def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report = p
     log = work_dir / f"{spec.name}.log"
     base = _base_root(spec.release, work_dir, log, report)
     root = _guest_root(spec, base, work_dir, log, report)
-    report(f"{spec.name}: writing {image}")
+    report.now(f"{spec.name}: writing {image}")
     partial = image.with_name(image.name + ".partial")
     try:
         _write_disk(spec, root, partial, work_dir, log)
-        _write_text(
-            image.with_name(image.name + ".json"), json.dumps(_description(spec, root), indent=1) + "\n"
-        )
+        description = json.dumps(_description(spec, root), indent=1) + "\n"
+        _write_text(image.with_name(image.name + ".json"), description)
         os.replace(partial, image)
+        report.say(f"{spec.name}: built {image}")
     finally:
         partial.unlink(missing_ok=True)
 
@@ -113,11 +126,11 @@ def _base_root(release: str, work_dir: Path, log: Path, report: Report) -> Path:
     """Return the root directory of a minimal Debian, shared by all guests of one release."""
     base = work_dir / f"{release}.base"
     if base.exists():
-        report(f"{release}: base system is there already")
+        report.say(f"{release}: base system is there already")
         return base
     partial = base.with_name(base.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    report(f"{release}: installing the base system (minutes)")
+    report.now(f"{release}: installing the base system (minutes)")
     include = "--include=" + ",".join(BASE_PACKAGES)
     run(["debootstrap", "--variant=minbase", include, release, partial, *_mirror(release)], log=log)
     partial.rename(base)
@@ -135,12 +148,12 @@ def _mirror(release: str) -> list[str]:
 def _guest_root(spec: GuestSpec, base: Path, work_dir: Path, log: Path, report: Report) -> Path:
     root = work_dir / f"{spec.name}-{spec.digest()}.root"
     if root.exists():
-        report(f"{spec.name}: root directory is there already")
+        report.say(f"{spec.name}: root directory is there already")
         return root
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     run(["cp", "-a", "--reflink=auto", base, partial], log=log)
-    report(f"{spec.name}: installing {' '.join(spec.packages) or 'nothing more'}")
+    report.now(f"{spec.name}: installing {' '.join(spec.packages) or 'nothing more'}")
     _configure(spec, partial)
     # services must not start while their packages are installed
     policy = partial / "usr/sbin/policy-rc.d"
@@ -163,12 +176,7 @@ def _guest_root(spec: GuestSpec, base: Path, work_dir: Path, log: Path, report: 
 def _in_root(root: Path, script: str, log: Path) -> None:
     """Run a shell script inside the root; a process it leaves behind ends with it, a mount too."""
     own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root / 'proc'}"]
-    plain = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C.UTF-8",
-        "DEBIAN_FRONTEND": "noninteractive",
-    }
-    run([*own, "chroot", root, "/bin/sh", "-c", script], log=log, environment=plain | {"HOME": "/root"})
+    run([*own, "chroot", root, "/bin/sh", "-c", script], log=log, environment=_PLAIN_ENVIRONMENT)
 
 
 def _configure(spec: GuestSpec, root: Path) -> None:
@@ -188,16 +196,9 @@ def _install_grub(root: Path, log: Path) -> None:
         raise LabError(f"expected a kernel in {root / 'boot'}, found none")
     modules = root / "boot/grub/i386-pc"
     shutil.copytree(root / "usr/lib/grub/i386-pc", modules, dirs_exist_ok=True)
-    command = [
-        "grub-mkimage",
-        "-O",
-        "i386-pc",
-        "-o",
-        "/boot/grub/i386-pc/core.img",
-        "-p",
-        "'(hd0,msdos1)/boot/grub'",
-    ]
-    _in_root(root, " ".join([*command, *_GRUB_MODULES]), log)
+    core = "/boot/grub/i386-pc/core.img"
+    command = f"grub-mkimage -O i386-pc -o {core} -p '(hd0,msdos1)/boot/grub' {' '.join(_GRUB_MODULES)}"
+    _in_root(root, command, log)
     _write_text(
         root / "boot/grub/grub.cfg",
         "set timeout=0\nmenuentry 'Debian GNU/Linux' {\n"
@@ -219,26 +220,11 @@ def _write_disk(spec: GuestSpec, root: Path, image: Path, work_dir: Path, log: P
     extended = f"offset={_PARTITION_START},lazy_itable_init=0,lazy_journal_init=0,hash_seed={identity}"
     blocks = (spec.size_bytes - _PARTITION_START) // 4096
     run(
-        [
-            "mke2fs",
-            "-q",
-            "-F",
-            "-t",
-            "ext4",
-            "-U",
-            identity,
-            "-E",
-            extended,
-            "-d",
-            root,
-            image,
-            f"{blocks * 4}k",
-        ],
+        ["mke2fs", "-q", "-t", "ext4", "-U", identity, "-E", extended, "-d", root, image, f"{blocks * 4}k"],
         log=log,
         environment=os.environ | {"MKE2FS_CONFIG": str(config)},
     )
-    boot = (root / "boot/grub/i386-pc").resolve()
-    core = (boot / "core.img").read_bytes()
+    core = (root / "boot/grub/i386-pc/core.img").read_bytes()
     if len(core) > _PARTITION_START - _SECTOR:
         raise LabError(f"expected GRUB's core to fit in front of the partition, got {len(core)} bytes")
     with open(image, "r+b") as disk:
@@ -252,18 +238,14 @@ def _write_disk(spec: GuestSpec, root: Path, image: Path, work_dir: Path, log: P
 
 def _description(spec: GuestSpec, root: Path) -> dict[str, object]:
     status = run(["chroot", root, "dpkg-query", "-W", "-f", "${Package} ${Version}\\n"])
-    packages = dict(line.split(" ", 1) for line in status.splitlines())
     kernel = max(path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
-    release = dict(
-        line.split("=", 1) for line in (root / "etc/os-release").read_text().split("\n") if "=" in line
-    )
-    system = f"{release['ID'].title()} {release['VERSION_ID'].strip(chr(34))}"
-    return {
-        **dataclasses.asdict(spec),
-        "system": system,
+    lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
+    release = dict(line.split("=", 1) for line in lines if "=" in line)
+    return dataclasses.asdict(spec) | {
+        "system": f"{release['ID'].title()} {release['VERSION_ID'].strip(chr(34))}",
         "spec_digest": spec.digest(),
         "kernel": kernel,
-        "installed": packages,
+        "installed": dict(line.split(" ", 1) for line in status.splitlines()),
     }
 
 

@@ -113,15 +113,14 @@ async def serve(path: str | os.PathLike[str], exports: Mapping[str, Backend]) ->
     path = Path(path)
     server = NbdServer(exports)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # on Linux the mode set before bind is the mode the socket is born with: never open to others, no umask games
+    # on Linux the mode set before bind is the one the socket is born with: never open to others
     os.fchmod(listener.fileno(), 0o600)
     try:
         listener.bind(os.fspath(path))
     except OSError as error:
         listener.close()
-        raise OSError(
-            error.errno, f"expected to create a socket at {path}: {error.strerror or error}"
-        ) from error
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"expected to create a socket at {path}: {reason}") from error
     try:
         async with await asyncio.start_unix_server(server.handle, sock=listener) as accepting:
             yield server
@@ -213,13 +212,9 @@ class _Connection:
         if backend is None:
             await self._reply(option, OptionReply.ERR_UNKNOWN, b"no such export")
             return None
-        export = (
-            wire.U16.pack(Info.EXPORT)
-            + wire.U64.pack(backend.size)
-            + wire.U16.pack(self._export_flags(backend))
-        )
+        export = wire.INFO_EXPORT.pack(Info.EXPORT, backend.size, self._export_flags(backend))
         sizes = (1, wire.PREFERRED_BLOCK_BYTES, wire.MAX_REQUEST_BYTES)
-        block_size = wire.U16.pack(Info.BLOCK_SIZE) + b"".join(wire.U32.pack(size) for size in sizes)
+        block_size = wire.INFO_BLOCK_SIZE.pack(Info.BLOCK_SIZE, *sizes)
         await self._reply(option, OptionReply.INFO, export)
         await self._reply(option, OptionReply.INFO, block_size)
         await self._reply(option, OptionReply.ACK)
@@ -255,7 +250,7 @@ class _Connection:
     # --- transmission -----------------------------------------------------------------------------
 
     async def transmission(self, backend: Backend) -> None:
-        """Answer requests, each in a task of its own, until the client leaves; then finish those under way."""
+        """Answer requests, each in a task of its own, until the client leaves; finish those under way."""
         slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         async with asyncio.TaskGroup() as under_way:
             with contextlib.suppress(_Closed, EOFError, ConnectionError):
@@ -272,9 +267,8 @@ class _Connection:
                         _log.warning("closed an NBD connection: a write of %d bytes", length)
                         return
                     data = await self.reader.readexactly(length) if kind == Command.WRITE else b""
-                    task = under_way.create_task(
-                        self._answer(backend, kind, flags, cookie, offset, length, data)
-                    )
+                    answer = self._answer(backend, kind, flags, cookie, offset, length, data)
+                    task = under_way.create_task(answer)
                     task.add_done_callback(lambda _: slots.release())
 
     async def _answer(
@@ -312,9 +306,8 @@ class _Connection:
         if length == 0:
             raise OSError(errno.EINVAL, "empty request")
         if length > backend.size or offset > backend.size - length:
-            raise OSError(
-                errno.ENOSPC if kind in (Command.WRITE, Command.WRITE_ZEROES) else errno.EINVAL, "beyond"
-            )
+            grows = kind in (Command.WRITE, Command.WRITE_ZEROES)
+            raise OSError(errno.ENOSPC if grows else errno.EINVAL, "beyond the disk")
         if kind == Command.READ and length > wire.MAX_REQUEST_BYTES:
             raise OSError(errno.EOVERFLOW, "request too large")
         if kind == Command.BLOCK_STATUS and not self.block_status:
@@ -337,9 +330,8 @@ class _Connection:
                 await backend.zero(offset, length, discard=not flags & CommandFlag.NO_HOLE)
             case Command.BLOCK_STATUS:
                 extents = await backend.extents(offset, length)
-                return Chunk.BLOCK_STATUS, wire.pack_extents(
-                    _CONTEXT, extents, one=bool(flags & CommandFlag.REQ_ONE)
-                )
+                one = bool(flags & CommandFlag.REQ_ONE)
+                return Chunk.BLOCK_STATUS, wire.pack_extents(_CONTEXT, extents, one=one)
         if kind == Command.FLUSH or flags & CommandFlag.FUA:
             await backend.flush()
         return Chunk.NONE, b""

@@ -1,4 +1,4 @@
-"""The NBD protocol on the wire: its numbers and its packed structures (fixed newstyle, structured replies)."""
+"""The NBD protocol on the wire: numbers and packed structures (fixed newstyle, structured replies)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ OPTION_REPLY = struct.Struct(">QIII")
 REQUEST = struct.Struct(">IHHQQI")
 SIMPLE_REPLY = struct.Struct(">IIQ")
 CHUNK = struct.Struct(">IHHQI")
+INFO_EXPORT = struct.Struct(">HQH")
+INFO_BLOCK_SIZE = struct.Struct(">HIII")
 U16, U32, U64 = struct.Struct(">H"), struct.Struct(">I"), struct.Struct(">Q")
 
 
@@ -145,7 +147,7 @@ def parse_name(data: bytes, position: int = 0) -> tuple[str, int]:
 
 
 def parse_info_request(data: bytes) -> str:
-    """Return the export's name from the data of INFO or GO; which kinds are asked for does not matter here."""
+    """Return the export's name from the data of INFO or GO; what it asks for does not matter."""
     name, position = parse_name(data)
     if position + U16.size > len(data):
         raise ValueError("truncated option")
@@ -161,7 +163,7 @@ def parse_context_request(data: bytes) -> tuple[str, list[str]]:
         raise ValueError("truncated option")
     count = U32.unpack_from(data, position)[0]
     position += U32.size
-    queries = []
+    queries: list[str] = []
     while len(queries) < count:
         query, position = parse_name(data, position)
         queries.append(query)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from vmrestorekit.lab.programs import LabError, run
 
 __all__ = ["UNIT_BYTES", "Overlay"]
 
 UNIT_BYTES = 4096
+_States = npt.NDArray[np.uint8]
 _IN_IMAGE, _WRITTEN, _ZERO = 0, 1, 2  # where the content of a unit is
 
 
@@ -49,10 +53,9 @@ class Overlay:
             raise LabError(f"{image}: expected a disk image, got an empty file")
         units = -(-self.size // UNIT_BYTES)
         self._state_path = writes.with_name(writes.name + ".state")
-        self._state = (
-            _load_state(self._state_path, units) if self._state_path.exists() else np.zeros(units, np.uint8)
-        )
-        flags = os.O_RDWR | os.O_CREAT | (0 if self._state_path.exists() else os.O_TRUNC)
+        goes_on = self._state_path.exists()
+        self._state = _load_state(self._state_path, units) if goes_on else np.zeros(units, np.uint8)
+        flags = os.O_RDWR | (0 if goes_on else os.O_CREAT | os.O_TRUNC)
         self._image_fd = os.open(image, os.O_RDONLY)
         self._writes_fd = os.open(writes, flags, 0o600)
         os.ftruncate(self._writes_fd, units * UNIT_BYTES)
@@ -160,17 +163,17 @@ class Overlay:
         states = self._state[first:end]
         borders = (np.flatnonzero(np.diff(states)) + 1 + first) * UNIT_BYTES
         edges = [offset, *borders.tolist(), offset + length]
-        return [(a, b, int(self._state[a // UNIT_BYTES])) for a, b in zip(edges, edges[1:], strict=False)]
+        return [(a, b, int(self._state[a // UNIT_BYTES])) for a, b in itertools.pairwise(edges)]
 
 
-def _load_state(path: Path, units: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+def _load_state(path: Path, units: int) -> _States:
     try:
         state = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise LabError(f"{path}: expected the state of a disk's writes: {error}") from error
     if state.shape != (units,) or state.dtype != np.uint8:
         raise LabError(f"{path}: expected writes to a disk of {units} units of 4 KiB, got {state.shape}")
-    return state
+    return cast("_States", state)
 
 
 def _read_all(fd: int, length: int, offset: int) -> bytes:
@@ -179,7 +182,7 @@ def _read_all(fd: int, length: int, offset: int) -> bytes:
         part = os.pread(fd, length, offset)
         if not part:
             raise LabError(
-                f"expected {length} more bytes at {offset}, the file ends: it was truncated meanwhile"
+                f"expected {length} more bytes at {offset}, the file ends there: was it truncated?"
             )
         parts.append(part)
         length -= len(part)

@@ -50,9 +50,8 @@ def require_programs(names: Iterable[str], purpose: str) -> None:
     missing = [name for name in names if find_program(name) is None]
     if missing:
         packages = " ".join(sorted({PACKAGES.get(name, name) for name in missing}))
-        raise LabError(
-            f"{purpose} needs {', '.join(missing)}: install with 'sudo apt-get install {packages}'"
-        )
+        names = ", ".join(missing)
+        raise LabError(f"{purpose} needs {names}: install with 'sudo apt-get install {packages}'")
 
 
 def run(

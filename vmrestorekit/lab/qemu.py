@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import socket
@@ -38,7 +39,7 @@ def qemu_version() -> str:
 
 
 def kvm_opens() -> bool:
-    """Return whether /dev/kvm can be opened. This proves little: see `vmrestorekit.lab.record.choose_accelerator`."""
+    """Return whether /dev/kvm can be opened, which proves little: see `record.choose_accelerator`."""
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
@@ -70,14 +71,11 @@ class Guest:
             async with asyncio.timeout(timeout_s), self._news:
                 while (at := self._console.find(wanted, self._searched)) < 0:
                     if self._ended:
-                        raise LabError(
-                            f"the virtual machine ended before it printed {line!r}; {self._last_line()}"
-                        )
+                        raise LabError(f"the guest ended before it printed {line!r}; {self._last_line()}")
                     await self._news.wait()
         except TimeoutError as error:
-            raise LabError(
-                f"the guest did not print {line!r} within {timeout_s:g} s; {self._last_line()}"
-            ) from error
+            limit = f"within {timeout_s:g} s"
+            raise LabError(f"the guest did not print {line!r} {limit}; {self._last_line()}") from error
         self._searched = at + len(wanted)
 
     async def shut_down(self, timeout_s: float) -> None:
@@ -103,9 +101,8 @@ class Guest:
             async with asyncio.timeout(timeout_s):
                 status = await self._process.wait()
         except TimeoutError as error:
-            raise LabError(
-                f"the guest did not shut down within {timeout_s:g} s; {self._last_line()}"
-            ) from error
+            limit = f"within {timeout_s:g} s"
+            raise LabError(f"the guest did not shut down {limit}; {self._last_line()}") from error
         if status:
             raise LabError(f"QEMU ended with status {status}; {self._last_line()}")
 
@@ -137,9 +134,10 @@ async def run_guest(
     memory_mib: int = 1024,
     extra: Sequence[str] = (),
 ) -> AsyncIterator[Guest]:
-    """Set up a machine whose only disk is an NBD export; it stands still until `Guest.start`, and is gone afterwards.
+    """Set up a machine whose only disk is an NBD export; it stands still until `Guest.start`.
 
-    Every read of the guest that its own page cache does not answer reaches the server: nothing on QEMU's side caches.
+    Every read that the guest's own page cache does not answer reaches the server: QEMU caches nothing. When
+    the context ends, so does the machine.
 
     Parameters
     ----------
@@ -158,21 +156,20 @@ async def run_guest(
     with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder, theirs:
         control = str(Path(folder, "qmp"))
         await qmp.start_server(control)
-        disk = f"driver=nbd,node-name=disk0,server.type=unix,server.path={nbd_socket},export={export}"
+        disk = {
+            "driver": "nbd",
+            "node-name": "disk0",
+            "server": {"type": "unix", "path": str(nbd_socket)},
+            "export": export,
+            "cache": {"direct": True, "no-flush": False},
+            "discard": "unmap",
+            "detect-zeroes": "off",
+        }
         command = [
             *(find_program(QEMU) or QEMU, *_ACCELERATORS[accelerator]),
-            *(
-                "-name",
-                export,
-                "-smp",
-                str(processors),
-                "-m",
-                str(memory_mib),
-                "-nodefaults",
-                "-no-user-config",
-            ),
+            *("-smp", str(processors), "-m", str(memory_mib), "-nodefaults", "-no-user-config"),
             *("-display", "none", "-no-reboot", "-S"),
-            *("-blockdev", f"{disk},cache.direct=on,cache.no-flush=off,discard=unmap,detect-zeroes=off"),
+            *("-blockdev", json.dumps(disk)),
             *("-device", "virtio-blk-pci,drive=disk0,bootindex=1"),
             *("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console"),
             *("-chardev", f"socket,id=control,path={control}", "-mon", "chardev=control,mode=control"),

@@ -1,4 +1,4 @@
-"""Record the boots of a guest one after the other, each with the state of the disk before it, into a corpus."""
+"""Record boots of a guest one after the other, each with the state of the disk before it, into a corpus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import vmrestorekit
@@ -14,6 +14,7 @@ from vmrestorekit.lab.guest import BOOT_DONE_LINE, describe_image
 from vmrestorekit.lab.nbd import serve
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError
+from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.qemu import kvm_opens, qemu_version, run_guest
 from vmrestorekit.lab.recorder import Recorder
 from vmrestorekit.traces.schema import ReadTrace
@@ -22,8 +23,6 @@ __all__ = ["BOOT_DONE_MARK", "choose_accelerator", "record_boot", "record_boots"
 
 BOOT_DONE_MARK = "boot_done_ns"
 _KERNEL_LINE = "Linux version"  # the first line a Linux kernel prints
-
-Report = Callable[[str], None]
 
 
 def record_boots(
@@ -35,7 +34,7 @@ def record_boots(
     work_dir: Path | None = None,
     after_boot_s: float = 10.0,
     timeout_s: float = 900.0,
-    report: Report = print,
+    report: Report | None = None,
 ) -> list[str]:
     """Record boots ``boot-1`` to ``boot-<count>``; each starts from the disk as the one before left it.
 
@@ -51,13 +50,13 @@ def record_boots(
     accelerator : {"kvm", "tcg"}, optional
         Without it, `choose_accelerator` decides.
     work_dir : Path, optional
-        For the writes of each boot, the state of the disk before it and the console; default ``<image>.boots``.
+        For the writes of each boot, the disk before it and the console; default ``<image>.boots``.
     after_boot_s : float
         The trace goes on for so many seconds after the end of the boot. What the guest writes later, while it
         shuts down, belongs to the next state and not to the trace.
     timeout_s : float
         Time limit for the boot, and for shutting down.
-    report : callable
+    report : Report, optional
         Is told what happens.
 
     Returns
@@ -68,11 +67,14 @@ def record_boots(
     Raises
     ------
     LabError
-        If QEMU is missing, the guest does not boot in time or does not shut down, or the image has changed since
-        its first boot was recorded.
+        If QEMU is missing, the guest does not boot in time or does not shut down, or the image has changed
+        since its first boot was recorded.
     """
     if count < 1:
         raise ValueError(f"expected at least one boot to record, got {count}")
+    if accelerator not in (None, "kvm", "tcg"):
+        raise ValueError(f"expected the accelerator kvm or tcg, got {accelerator!r}")
+    report = report or Report()
     work_dir = work_dir or image.with_name(image.name + ".boots")
     description = describe_image(image)
     vm = str(description["name"])
@@ -81,14 +83,14 @@ def record_boots(
     for number in range(1, count + 1):
         boot = f"boot-{number}"
         if boot in there:
-            report(f"{vm} {boot}: is in {out_dir} already, kept")
+            report.say(f"{vm} {boot}: is in {out_dir} already, kept")
             continue
         state = _state_before(image, number, work_dir, report)
         stored = work_dir / f"{boot}.trace.parquet"
         if stored.exists():
-            report(f"{vm} {boot}: was recorded already, kept")
+            report.say(f"{vm} {boot}: was recorded already, kept")
         else:
-            accelerator = accelerator or choose_accelerator(state, work_dir, report=report)
+            accelerator = accelerator or choose_accelerator(state, work_dir, report)
             _forget_attempt(work_dir, number)
             with Overlay(state, work_dir / f"{boot}.writes") as disk:
                 booting = record_boot(
@@ -116,11 +118,11 @@ def _add(stored: Path, state: Path, out_dir: Path, description: Mapping[str, obj
 
     trace = ReadTrace.load(stored)
     about = trace.metadata
-    report(f"{about.vm} {about.boot}: describing the disk before the boot")
+    report.now(f"{about.vm} {about.boot}: describing the disk before the boot")
     add_boot(out_dir, trace, [build_manifest(state)], _described(description))
     seconds = about.marks[BOOT_DONE_MARK] / 1e9
-    report(
-        f"{about.vm} {about.boot}: {trace.frame.height} requests, {seconds:.1f} s to boot ({about.accelerator})"
+    report.say(
+        f"{about.vm} {about.boot}: {trace.frame.height} requests, {seconds:.1f} s under {about.accelerator}"
     )
 
 
@@ -136,9 +138,10 @@ async def record_boot(
     after_boot_s: float = 10.0,
     timeout_s: float = 900.0,
     extra: Sequence[str] = (),
-    report: Report = print,
+    report: Report | None = None,
 ) -> ReadTrace:
-    """Boot a machine from ``disk`` once, record it, and shut it down; see `record_boots` for the parameters."""
+    """Boot a machine from ``disk`` once, record it and shut it down; parameters as of `record_boots`."""
+    report = report or Report()
     recorder = Recorder(disk)
     with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder:
         path = Path(folder, "nbd")
@@ -152,26 +155,27 @@ async def record_boot(
                 await guest.wait_for(boot_done_line, timeout_s)
                 boot_done_ns = recorder.mark(BOOT_DONE_MARK)
                 await asyncio.sleep(after_boot_s)
-            report(f"{vm} {boot}: shutting down")
+            report.now(f"{vm} {boot}: shutting down")
             await guest.shut_down(timeout_s)
     end_ns = boot_done_ns + round(after_boot_s * 1e9)
     return recorder.trace(vm, boot, accelerator=accelerator, versions=versions, until_ns=end_ns)
 
 
-def choose_accelerator(image: Path, work_dir: Path, timeout_s: float = 30.0, report: Report = print) -> str:
-    """Return ``"kvm"`` if the guest's own kernel prints a line under it within the time limit, else ``"tcg"``.
+def choose_accelerator(image: Path, work_dir: Path, report: Report, timeout_s: float = 30.0) -> str:
+    """Return ``"kvm"`` if the guest's own kernel prints a line under it in time, else ``"tcg"``.
 
-    That /dev/kvm opens, and even that a boot loader runs, proves nothing: under some nested hypervisors a guest
-    hangs as soon as its kernel takes over. So the probe is the beginning of a boot, with its writes thrown away.
+    That /dev/kvm opens, and even that a boot loader runs, proves nothing: under some nested hypervisors a
+    guest hangs as soon as its kernel takes over. So the probe is the beginning of a boot, with its writes
+    thrown away.
     """
     qemu_version()
     if not kvm_opens():
         return "tcg"
-    report(f"trying KVM, for at most {timeout_s:g} s")
+    report.now(f"trying KVM, for at most {timeout_s:g} s")
     try:
         asyncio.run(_boots_under_kvm(image, work_dir, timeout_s))
     except LabError as error:
-        report(f"KVM does not run this guest, so QEMU emulates its processors (TCG, slower): {error}")
+        report.say(f"KVM does not run this guest, so QEMU emulates its processors (TCG, slower): {error}")
         return "tcg"
     return "kvm"
 
@@ -197,7 +201,7 @@ async def _told_every_second(what: str, recorder: Recorder, report: Report) -> A
     async def tell() -> None:
         seconds = 0
         while True:
-            report(f"{what}, {seconds} s, {recorder.requests} requests")
+            report.now(f"{what}, {seconds} s, {recorder.requests} requests")
             await asyncio.sleep(1)
             seconds += 1
 
@@ -219,10 +223,10 @@ def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> P
         writes = work_dir / f"boot-{number - 1}.writes"
         if not writes.exists():
             raise LabError(
-                f"boot-{number} has to start from the writes of boot-{number - 1}, and there are none at {writes}: "
-                "record into an empty corpus, from the first boot on"
+                f"boot-{number} has to start from the writes of boot-{number - 1}, and there are none at "
+                f"{writes}: record into an empty corpus, from the first boot on"
             )
-        report(f"{image.name}: making the disk before boot-{number}")
+        report.now(f"{image.name}: making the disk before boot-{number}")
         with Overlay(_state_before(image, number - 1, work_dir, report), writes) as disk:
             disk.apply(state)
     return state

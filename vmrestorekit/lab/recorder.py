@@ -14,11 +14,12 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """A backend in front of another one that logs each request with the time it came and the time it was done.
+    """A backend in front of another one that logs each request, when it came and when it was done.
 
-    Time zero is `start`; what comes before (an emulator that looks at a disk's geometry before the machine runs) is
-    carried out and not logged. A request to write zeros counts as a discard where the client leaves the space to
-    us, and as a write where it insists on keeping it allocated. Block status is no request of the machine.
+    Time zero is `start`; what comes before (an emulator that looks at a disk's geometry before the machine
+    runs) is carried out and not logged. A request to write zeros counts as a discard where the client leaves
+    the space to us, and as a write where it insists on keeping it allocated. Block status is no request of
+    the machine.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class Recorder:
         versions: Mapping[str, str],
         until_ns: int | None = None,
     ) -> ReadTrace:
-        """Return what was logged, ordered by issue, without the requests that came at ``until_ns`` or later."""
+        """Return what was logged, ordered by issue, without what came at ``until_ns`` or later."""
         frame = pl.DataFrame(self._rows, schema=TRACE_SCHEMA, orient="row").sort("issued_ns", "completed_ns")
         if until_ns is not None:
             frame = frame.filter(pl.col("issued_ns") < until_ns)

@@ -41,8 +41,8 @@ class GuestSpec:
     setup : tuple of str
         Shell commands run in order by root inside the guest's root directory, with ``set -e``.
     first_use : str
-        A shell command the guest runs once a boot, one second after it has announced the end of its boot: a first
-        client that comes. Empty = none.
+        A shell command the guest runs once a boot, one second after it has announced the end of its boot: a
+        first client that comes. Empty = none.
     """
 
     name: str
