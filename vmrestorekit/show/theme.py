@@ -1,0 +1,162 @@
+"""One visual language for charts and widgets: a colour and a letter for everything that is shown.
+
+The colours are those of Okabe and Ito, which people with any common colour vision deficiency can tell apart;
+a letter (or the lack of one) says the same again. Text, lines and surfaces take JupyterLab's own variables,
+so that light and dark themes are both readable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+__all__ = [
+    "BLOCK_STATES",
+    "MODE_NAMES",
+    "SOURCES",
+    "STYLE",
+    "SYMBOLS",
+    "Sign",
+    "css_length",
+    "expect_one_of",
+    "mode_name",
+]
+
+BLACK = "#000000"
+WHITE = "#FFFFFF"
+ORANGE = "#E69F00"
+SKY_BLUE = "#56B4E9"
+BLUISH_GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+REDDISH_PURPLE = "#CC79A7"
+GREY = "#8C8C8C"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sign:
+    """How one thing looks: a name, a colour, and a letter that says it without the colour.
+
+    Attributes
+    ----------
+    name : str
+        In words, for legends.
+    colour : str
+        Of the fill.
+    letter : str
+        Drawn on the fill; empty where the plain square is the sign.
+    ink : str
+        Colour of the letter, with a contrast of at least 4.5 to the fill.
+    """
+
+    name: str
+    colour: str
+    letter: str
+    ink: str = BLACK
+
+
+# from the least to the most advanced; a cell that stands for several blocks shows the last of equals
+BLOCK_STATES = {
+    "hole": Sign("hole (nothing stored)", "none", "·", "currentColor"),
+    "in_backup": Sign("in the backup only", "var(--jp-layout-color3, #bdbdbd)", "", "currentColor"),
+    "on_its_way": Sign("on its way to the read cache", YELLOW, "O"),
+    "staged": Sign("staged in the read cache", SKY_BLUE, "S"),
+    "served": Sign("served from the read cache", BLUE, "V", WHITE),
+    "relocated": Sign("relocated to the destination", BLUISH_GREEN, "R"),
+    "purged": Sign("relocated, purged from the cache", ORANGE, "P"),
+    "written": Sign("written, in the write cache", REDDISH_PURPLE, "W"),
+}
+
+# where a read of the virtual machine got its bytes; a read in several parts counts as the last of these
+SOURCES = {
+    "nothing": Sign("hole: nothing to read", GREY, "N"),
+    "destination": Sign("destination", BLUISH_GREEN, "D"),
+    "write_cache": Sign("write cache", REDDISH_PURPLE, "W"),
+    "hit": Sign("read cache: hit", BLUE, "H", WHITE),
+    "wait": Sign("read cache: waited, on its way", YELLOW, "O"),
+    "miss": Sign("miss: fetched from the backup", VERMILLION, "M"),
+}
+
+# the point shapes of Vega that say the same as the letters
+SYMBOLS = {
+    "nothing": "cross",
+    "destination": "square",
+    "write_cache": "diamond",
+    "hit": "circle",
+    "wait": "triangle-up",
+    "miss": "triangle-down",
+}
+
+MODE_NAMES = {
+    "full_restore": "Full restore",
+    "instant_restore": "Instant restore",
+    "live_mount": "Live mount",
+}
+
+# one style sheet for everything inside a widget of this room; a widget carries it once
+STYLE = """<style>
+.vmrk {
+  --vmrk-ink: var(--jp-ui-font-color1, #212121);
+  --vmrk-soft: var(--jp-ui-font-color2, #5f5f5f);
+  --vmrk-line: var(--jp-border-color1, #bdbdbd);
+  --vmrk-paper: var(--jp-layout-color1, #ffffff);
+  --vmrk-panel: var(--jp-layout-color2, #f2f2f2);
+  color: var(--vmrk-ink); font-family: var(--jp-ui-font-family, system-ui, sans-serif);
+  font-size: 13px; line-height: 1.45;
+}
+.vmrk svg { display: block; width: 100%; height: auto; }
+.vmrk svg text { font-family: inherit; fill: var(--vmrk-ink); }
+.vmrk .soft, .vmrk svg text.soft { color: var(--vmrk-soft); fill: var(--vmrk-soft); }
+.vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; }
+.vmrk h4 .soft { font-weight: 400; font-size: 13px; margin-left: 6px; }
+.vmrk p[role=status] {
+  margin: 4px 0; padding: 7px 12px; min-height: 4.4em; box-sizing: border-box;
+  border-left: 4px solid var(--jp-brand-color1, #0072B2); background: var(--vmrk-panel); font-size: 14px;
+}
+.vmrk p[role=status] b { font-variant-numeric: tabular-nums; margin-right: 2px; }
+.vmrk table { border-collapse: collapse; margin: 4px 0; font-size: 13px; }
+.vmrk caption { text-align: left; font-weight: 600; padding: 4px 0; }
+.vmrk th, .vmrk td { padding: 3px 14px 3px 0; text-align: right; border-bottom: 1px solid var(--vmrk-line);
+  font-variant-numeric: tabular-nums; font-weight: 400; }
+.vmrk thead th { font-weight: 600; }
+.vmrk tbody th, .vmrk thead th:first-child { text-align: left; }
+.vmrk ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 4px 0;
+  padding: 0; font-size: 12px; }
+.vmrk ul.legend li { display: inline-flex; align-items: center; gap: 5px; margin: 0; padding: 0; }
+.vmrk ul.legend svg { width: 15px; height: 15px; flex: none; }
+.vmrk ul.legend b { font-variant-numeric: tabular-nums; }
+</style>"""
+
+
+def mode_name(mode: str) -> str:
+    """Return the mode as a person reads it."""
+    return MODE_NAMES.get(mode, mode)
+
+
+def expect_one_of(what: str, value: object, accepted: Sequence[str]) -> None:
+    """Raise a sentence that lists what is accepted, unless `value` is among it.
+
+    Raises
+    ------
+    ValueError
+    """
+    if value not in accepted:
+        raise ValueError(f"{what}: expected one of {', '.join(map(repr, accepted))}, got {value!r}")
+
+
+def css_length(width: int | str) -> str:
+    """Return a width as CSS: a number counts pixels.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a positive number of pixels nor a length such as ``'100%'``.
+    """
+    if isinstance(width, int) and not isinstance(width, bool) and width > 0:
+        return f"{width}px"
+    if isinstance(width, str) and width.rstrip("%pxemrvwch").replace(".", "", 1).isdigit():
+        return width
+    raise ValueError(
+        f"width: expected a number of pixels above 0 or a CSS length such as '100%', got {width!r}"
+    )
