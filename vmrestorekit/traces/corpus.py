@@ -122,7 +122,7 @@ def _summarise(vm: RecordedVM, boot: Boot) -> dict[str, Any]:
         "read_mb": round(int(reads["length"].sum()) / 1e6, 1),
         "distinct_read_mb": round(_distinct_blocks(reads) * MANIFEST_BLOCK_BYTES / 1e6, 1),
         "writes": frame.filter(pl.col("op") == "write").height,
-        "boot_done_s": None if boot_done_ns is None else round(boot_done_ns / 1e9, 2),
+        "boot_done_s": None if boot_done_ns is None else round(boot_done_ns / 1e9, 3),
         "accelerator": boot.metadata.accelerator,
     }
 
