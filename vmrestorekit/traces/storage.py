@@ -53,6 +53,16 @@ _RUNS_SCHEMA = pl.Schema(
 _FILE_RUNS_SCHEMA = pl.Schema({"count": pl.Int32(), "base_row": pl.Int32(), **FILES_SCHEMA})
 
 _METADATA_KEY = "vmrestorekit.manifest_state"
+# what the metadata of a stored state says, and its types
+_ABOUT: dict[str, type | tuple[type, ...]] = {
+    "disk_bytes": int,
+    "partitions": pl.DataFrame,  # rows in the file
+    "base_boot": (str, type(None)),
+    "base_digest": (str, type(None)),
+    "digest": str,
+    "contents_rows": int,
+    "contents_digest": str,
+}
 
 
 class CorpusError(ValueError):
@@ -201,24 +211,18 @@ def load_state(stem: Path, base: Manifest | None, base_boot: str | None, table: 
     files_path = stem.with_name(stem.name + ".files.parquet")
     runs, metadata = read_parquet_with_metadata(path, "a stored disk state", CorpusError)
     file_runs, _ = read_parquet_with_metadata(files_path, "the files of a stored disk state", CorpusError)
-    if _METADATA_KEY not in metadata:
-        raise CorpusError(
-            f"{path}: a Parquet file, but no stored disk state (no '{_METADATA_KEY}' in its metadata)"
-        )
-    about: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
-    _expect_base(path, about, base, base_boot)
-    if about["contents_digest"] != table.digest(about["contents_rows"]) or about["contents_rows"] > len(
-        table.hashes
-    ):
+    about = _read_about(metadata, path)
+    base = _expected_base(path, about, base, base_boot)
+    rows = about["contents_rows"]
+    if rows > len(table.hashes) or about["contents_digest"] != table.digest(rows):
         raise CorpusError(
             f"{path}: expected the shared table of block contents it was written with "
-            f"({about['contents_rows']} rows), {table.source} is another or an older one"
+            f"({rows} rows), {table.source} is another or an older one"
         )
     files = _expand_files(file_runs, base, files_path)
     states = _expand_blocks(runs, about["disk_bytes"], base, files, table, path)
-    partitions = pl.DataFrame(about["partitions"], schema=PARTITIONS_SCHEMA)
     try:
-        manifest = Manifest(about["disk_bytes"], states.frame(), files, partitions)
+        manifest = Manifest(about["disk_bytes"], states.frame(), files, about["partitions"])
     except ValueError as error:
         raise CorpusError(f"{path}: {error}") from error
     if state_digest(manifest) != about["digest"]:
@@ -226,9 +230,27 @@ def load_state(stem: Path, base: Manifest | None, base_boot: str | None, table: 
     return manifest
 
 
-def _expect_base(path: Path, about: dict[str, Any], base: Manifest | None, base_boot: str | None) -> None:
+def _read_about(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    if _METADATA_KEY not in metadata:
+        raise CorpusError(f"{path}: a Parquet file, but no disk state (no '{_METADATA_KEY}' in its metadata)")
+    try:
+        about: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
+        about["partitions"] = pl.DataFrame(about["partitions"], schema=PARTITIONS_SCHEMA)
+        if about.keys() < _ABOUT.keys() or any(not isinstance(about[key], _ABOUT[key]) for key in _ABOUT):
+            raise TypeError(f"expected {', '.join(_ABOUT)}")
+        if about["disk_bytes"] <= 0 or about["contents_rows"] <= 0:
+            raise ValueError("a size is not positive")
+        return about
+    except (ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{path}: expected what is known of a disk state as JSON: {reason}") from error
+
+
+def _expected_base(
+    path: Path, about: dict[str, Any], base: Manifest | None, base_boot: str | None
+) -> Manifest | None:
     if about["base_boot"] is None:
-        return
+        return None
     if base is None or base_boot != about["base_boot"]:
         raise CorpusError(
             f"{path}: stores only changes since boot {about['base_boot']!r}, which does not come before it "
@@ -238,6 +260,7 @@ def _expect_base(path: Path, about: dict[str, Any], base: Manifest | None, base_
         raise CorpusError(
             f"{path}: stores changes since another state of boot {base_boot!r} than the corpus has"
         )
+    return base
 
 
 def _block_runs(manifest: Manifest, base: Manifest | None, table: ContentTable) -> pl.DataFrame:
