@@ -1,4 +1,4 @@
-"""From a recorded trace to the closed loop of requests that the engine replays (section 2 of the clockwork)."""
+"""From a recorded trace to the closed loop that the engine replays (section 2 of the clockwork)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The engine: the rules of ``docs/clockwork.md`` as compiled step functions over plain arrays.
 
-Everything that is compiled stands in this one file, since numba's cache notices no edits in other files. A `World`
-holds the whole state, so `run` can return when the event buffer is full and be called again. Section numbers
-in the docstrings are those of the clockwork.
+Everything that is compiled stands in this one file, since numba's cache notices no edits in other files. A
+`World` holds the whole state, so `run` can return when the event buffer is full and be called again. Section
+numbers in the headings are those of the clockwork.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 # --- numbering ------------------------------------------------------------------------------------------
+# numpy integers: numba would compile each function anew for every Python integer constant it is given
 
 KIND_NAMES = (
     "export_file_system",
@@ -99,39 +100,47 @@ KIND_NAMES = (
     RELOCATION_READ,
     RELOCATED,
     APPLIED,
-) = range(len(KIND_NAMES))
+) = np.arange(len(KIND_NAMES))
 
-OP_READ, OP_WRITE, OP_DISCARD, OP_FLUSH, OP_MARK = range(5)
-MODE_FULL_RESTORE, MODE_INSTANT_RESTORE, MODE_LIVE_MOUNT, MODE_LOCAL = range(4)
-LAUNCH_BY_SHARE, LAUNCH_BY_HEAD_START, LAUNCH_IMMEDIATELY = range(3)
+OP_READ, OP_WRITE, OP_DISCARD, OP_FLUSH, OP_MARK = np.arange(5)
+MODE_FULL_RESTORE, MODE_INSTANT_RESTORE, MODE_LIVE_MOUNT, MODE_LOCAL = np.arange(4)
+LAUNCH_BY_SHARE, LAUNCH_BY_HEAD_START, LAUNCH_IMMEDIATELY = np.arange(3)
 
-# why a block was fetched, who read it, what purged it: the order of `events.CAUSES`, `READERS`, `PURGE_TRIGGERS`
-CAUSE_VM_READ, CAUSE_RELOCATION_READ, CAUSE_FIRST_SET, CAUSE_PRE_RELOCATION, CAUSE_RELOCATION_STAGING = range(5)
-READER_VM, READER_RELOCATION = range(2)
-TRIGGER_RUN, TRIGGER_INDICATION = range(2)
+# why a block was fetched, who read it, what purged it: the order of `CAUSES`, `READERS`, `PURGE_TRIGGERS`
+CAUSE_VM_READ, CAUSE_RELOCATION_READ, CAUSE_FIRST_SET, CAUSE_PRE_RELOCATION, CAUSE_RELOCATION_STAGING = (
+    np.arange(5)
+)
+READER_VM, READER_RELOCATION = np.arange(2)
+TRIGGER_RUN, TRIGGER_INDICATION = np.arange(2)
 
 # where a block is, as the media agent sees it
-ABSENT, QUEUED, IN_FLIGHT, PRESENT = range(4)
+ABSENT, QUEUED, IN_FLIGHT, PRESENT = np.arange(4)
 
 # what the write cache and the destination hold of a 4 KiB unit
-UNIT_UNTOUCHED, UNIT_WRITTEN, UNIT_ZEROED, UNIT_BEING_APPLIED, UNIT_APPLIED = range(5)
+UNIT_UNTOUCHED, UNIT_WRITTEN, UNIT_ZEROED, UNIT_BEING_APPLIED, UNIT_APPLIED = np.arange(5)
 UNIT_SHIFT = 12
 UNIT_BYTES = 1 << UNIT_SHIFT
 
 # what is due (section 1)
-DUE_FETCH, DUE_TRANSMISSION, DUE_DESTINATION, DUE_WRITE_CACHE, DUE_PURGE, DUE_MODE, DUE_ISSUE = range(7)
-MODE_LAUNCH, MODE_PRE_RELOCATION, MODE_START_RELOCATION, MODE_WARNING, MODE_EXPIRY = range(5)
-DO_VM_READ, DO_VM_WRITE, DO_RELOCATION, DO_APPLY = range(4)
-STAGING_NUMBER = 2**31 - 1
+DUE_FETCH, DUE_TRANSMISSION, DUE_DESTINATION, DUE_WRITE_CACHE, DUE_PURGE, DUE_MODE, DUE_ISSUE = np.arange(7)
+MODE_LAUNCH, MODE_PRE_RELOCATION, MODE_START_RELOCATION, MODE_WARNING, MODE_EXPIRY = np.arange(5)
+DO_VM_READ, DO_VM_WRITE, DO_RELOCATION, DO_APPLY = np.arange(4)
+STAGING_NUMBER = np.int64(2**31 - 1)
 
 # what `run` says when it returns
-DONE, EVENTS_FULL, EXPIRED_BEFORE_LAUNCH = range(3)
+DONE, EVENTS_FULL, EXPIRED_BEFORE_LAUNCH = np.arange(3)
 
-LRU, FIFO = range(2)
+LRU, FIFO = np.arange(2)
 OPEN_RUNS = 8
-NONE = -1
+NONE = np.int64(-1)
+ZERO = np.int64(0)
+ONE = np.int64(1)
 
 # --- state ----------------------------------------------------------------------------------------------
+
+
+# Whatever is handed from function to function is int64, so that each function is compiled for one signature;
+# only blocks, of which there may be millions, and events are kept small.
 
 
 def _record(**fields: str) -> np.dtype:
@@ -140,7 +149,7 @@ def _record(**fields: str) -> np.dtype:
 
 EVENT = _record(time="i8", detail="i8", kind="i4", block="i4", count="i4", request="i4")
 # `key` packs (class, number, block + 1), so that (time, key) orders what is due; `start` is when it began
-DUE = _record(time="i8", key="i8", start="i8", what="i4", ref="i4")
+DUE = _record(time="i8", key="i8", start="i8", what="i8", ref="i8")
 BLOCK = _record(
     address="i8",
     position="i4",  # in the relocation sequence without its holes
@@ -167,20 +176,20 @@ REQUEST = _record(
     think="i8",
     issued="i8",
     order="i8",  # of issue
-    op="i4",
-    outstanding="i4",
-    first_child="i4",
-    next_child="i4",
-    next_flush="i4",
-    writing="i1",
-    started="i1",
-    done="i1",
+    op="i8",
+    outstanding="i8",
+    first_child="i8",
+    next_child="i8",
+    next_flush="i8",
+    writing="i8",
+    started="i8",
+    done="i8",
 )
-RELOCATION = _record(number="i4", position="i4", count="i4", outstanding="i4")
-PART = _record(bytes="i8", number="i4", slot="i4", block="i4", next="i4")
-FETCHING = _record(block="i4", count="i4", number="i4", cause="i4", next="i4", channel="i4")
-CHANNEL = _record(end="i8", busy="i1", used="i1")
-RUN = _record(start="i4", expected="i4", length="i4", extended="i8")
+RELOCATION = _record(number="i8", position="i8", count="i8", outstanding="i8")
+PART = _record(bytes="i8", number="i8", slot="i8", block="i8", next="i8")
+FETCHING = _record(block="i8", count="i8", number="i8", cause="i8", next="i8", channel="i8")
+CHANNEL = _record(end="i8", busy="i8", used="i8")
+RUN = _record(start="i8", expected="i8", length="i8", extended="i8")
 
 SIM = _record(
     # settings
@@ -218,7 +227,7 @@ SIM = _record(
     # clock and buffers
     now="i8",
     due="i8",
-    dispatch_due="i1",
+    dispatch_due="i8",
     events="i8",
     free_part="i8",
     free_fetch="i8",
@@ -244,17 +253,17 @@ SIM = _record(
     first_flush="i8",
     last_flush="i8",
     vm_parts="i8",
-    launched="i1",
-    launch_due="i1",
+    launched="i8",
+    launch_due="i8",
     # staging
     first_set_cursor="i8",
     first_set_staged="i8",
     relocation_cursor="i8",
     staging_fetches="i8",
-    pre_relocation="i1",
+    pre_relocation="i8",
     # relocation
-    relocating="i1",
-    relocation_finished="i1",
+    relocating="i8",
+    relocation_finished="i8",
     next_relocation="i8",
     relocation_position="i8",
     relocations_outstanding="i8",
@@ -262,11 +271,11 @@ SIM = _record(
     # the end
     pending_units="i8",
     apply_cursor="i8",
-    applying="i1",
+    applying="i8",
     applying_from="i8",
     applying_to="i8",
-    pivoted="i1",
-    unmounted="i1",
+    pivoted="i8",
+    unmounted="i8",
 )
 
 
@@ -288,7 +297,8 @@ class World(NamedTuple):
     first_set: np.ndarray
 
 
-compiled = njit(cache=True, nogil=True)
+compiled = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", _nrt=False)
+entry = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, no_cfunc_wrapper=True)
 
 # --- time and events (section 1) ------------------------------------------------------------------------
 
@@ -311,6 +321,12 @@ def note(w, kind, block, count, request, detail):
     event.request = request
     event.detail = detail
     s.events += 1
+
+
+@compiled
+def announce(w, kind, detail):
+    """Append an event that is about no block and no request."""
+    note(w, kind, NONE, ZERO, NONE, detail)
 
 
 @compiled
@@ -348,6 +364,18 @@ def make_due(w, time, due_class, number, block, what, ref, start):
         copy_due(w.due[at], w.due[parent])
         at = parent
     copy_due(w.due[at], new)
+
+
+@compiled
+def make_mode_due(w, time, mode):
+    """Let a mode change at that time."""
+    make_due(w, time, DUE_MODE, mode, NONE, ZERO, ZERO, time)
+
+
+@compiled
+def make_issue_due(w, time, number, slot):
+    """Let a request be issued at that time."""
+    make_due(w, time, DUE_ISSUE, number, NONE, ZERO, slot, time)
 
 
 @compiled
@@ -400,7 +428,7 @@ def transmit(w, part):
     start = max(s.now, s.link_free_at)
     s.link_free_at = start + transfer_ns(p.bytes, s.link_bandwidth)
     arrival = s.link_free_at + s.link_latency_ns
-    make_due(w, arrival, DUE_TRANSMISSION, p.number, p.block, 0, part, start)
+    make_due(w, arrival, DUE_TRANSMISSION, p.number, p.block, ZERO, part, start)
 
 
 # --- the read cache (section 5) -------------------------------------------------------------------------
@@ -453,7 +481,7 @@ def enter_cache(w, block):
     b.place = PRESENT
     b.served = 0
     append_newest(w, block)
-    count_evictable(w, block, 1)
+    count_evictable(w, block, ONE)
 
 
 @compiled
@@ -468,7 +496,7 @@ def touch(w, block):
 def leave_cache(w, block):
     """Free the slot of an unpinned block."""
     b = w.blocks[block]
-    count_evictable(w, block, -1)
+    count_evictable(w, block, -ONE)
     unlink(w, block)
     b.place = ABSENT
     b.marked = 0
@@ -481,7 +509,7 @@ def evict_first(w, only_served):
     block = w.sim[0].oldest
     while w.blocks[block].pins > 0 or (only_served and not w.blocks[block].served):
         block = w.blocks[block].newer
-    note(w, EVICT, block, 1, NONE, 1 - w.blocks[block].served)
+    note(w, EVICT, block, ONE, NONE, 1 - w.blocks[block].served)
     leave_cache(w, block)
 
 
@@ -604,7 +632,7 @@ def start_fetch(w, fetch):
         w.blocks[b].place = IN_FLIGHT
     number = STAGING_NUMBER if f.number == NONE else f.number
     note(w, FETCH, f.block, f.count, f.number, f.cause)
-    make_due(w, s.now + cost, DUE_FETCH, number, f.block, 0, fetch, s.now)
+    make_due(w, s.now + cost, DUE_FETCH, number, f.block, ZERO, fetch, s.now)
 
 
 @compiled
@@ -671,7 +699,7 @@ def refill(w):
         block = next_of_relocation(w)
         if block == NONE:
             break
-        enqueue(w, block, 1, NONE, CAUSE_RELOCATION_STAGING)
+        enqueue(w, block, ONE, NONE, CAUSE_RELOCATION_STAGING)
 
 
 @compiled
@@ -718,7 +746,7 @@ def start_low_priority(w):
     if block == NONE or not can_stage(w):
         return False
     take_stager_slot(w)
-    start_fetch(w, new_fetch(w, block, 1, NONE, cause))
+    start_fetch(w, new_fetch(w, block, ONE, NONE, cause))
     return True
 
 
@@ -754,11 +782,11 @@ def begin_part(w, number, slot, block, size):
     p.block = block
     p.next = NONE
     s.vm_parts += reader == READER_VM
-    count_evictable(w, block, -1)
+    count_evictable(w, block, -ONE)
     b.pins += 1
     missing = False
     if b.place == PRESENT:
-        note(w, CACHE_HIT, block, 1, number, reader)
+        note(w, CACHE_HIT, block, ONE, number, reader)
         touch(w, block)
         transmit(w, part)
     else:
@@ -768,13 +796,13 @@ def begin_part(w, number, slot, block, size):
             w.parts[b.last_waiter].next = part
         b.last_waiter = part
         missing = b.place == ABSENT
-        note(w, CACHE_MISS if missing else CACHE_WAIT, block, 1, number, reader)
+        note(w, CACHE_MISS if missing else CACHE_WAIT, block, ONE, number, reader)
         if missing:
             b.place = QUEUED
             if b.purged and reader == READER_VM:
-                note(w, REFETCH_AFTER_PURGE, block, 1, number, reader)
+                note(w, REFETCH_AFTER_PURGE, block, ONE, number, reader)
     if s.relocating and s.purge_by_run:
-        track(w, b.position)
+        track(w, np.int64(b.position))
     return missing
 
 
@@ -793,13 +821,13 @@ def complete_transmission(w, part):
     p = w.parts[part]
     number, slot, block = p.number, p.slot, p.block
     is_vm = number <= s.rows
-    note(w, SERVE, block, 1, number, READER_VM if is_vm else READER_RELOCATION)
+    note(w, SERVE, block, ONE, number, READER_VM if is_vm else READER_RELOCATION)
     p.next = s.free_part
     s.free_part = part
     b = w.blocks[block]
     b.pins -= 1
     b.served = 1
-    count_evictable(w, block, 1)
+    count_evictable(w, block, ONE)
     make_purge_due(w, block)
     if not is_vm:
         w.relocations[slot].outstanding -= 1
@@ -894,7 +922,7 @@ def note_request(w, number, kind, detail):
     s = w.sim[0]
     r = w.requests[number]
     if r.length == 0:
-        note(w, kind, NONE, 0, number, detail)
+        note(w, kind, NONE, ZERO, number, detail)
     else:
         first = r.start >> s.block_shift
         count = ((r.start + r.length - 1) >> s.block_shift) - first + 1
@@ -922,9 +950,9 @@ def issue_write(w, number):
     if read_first and read_last:
         route(w, number, first << 12, (first + 1) << 12, last << 12, (last + 1) << 12)
     elif read_first:
-        route(w, number, first << 12, (first + 1) << 12, 0, 0)
+        route(w, number, first << 12, (first + 1) << 12, ZERO, ZERO)
     elif read_last:
-        route(w, number, last << 12, (last + 1) << 12, 0, 0)
+        route(w, number, last << 12, (last + 1) << 12, ZERO, ZERO)
     if r.outstanding == 0:
         begin_writing(w, number)
 
@@ -936,9 +964,9 @@ def begin_writing(w, number):
     r.writing = 1
     r.outstanding = 1
     if w.sim[0].pivoted:
-        use_destination_volume(w, r.length, number, DO_VM_WRITE, 0)
+        use_destination_volume(w, r.length, number, DO_VM_WRITE, ZERO)
     else:
-        use_write_cache(w, r.length, number, DO_VM_WRITE, 0)
+        use_write_cache(w, r.length, number, DO_VM_WRITE, ZERO)
 
 
 @compiled
@@ -989,13 +1017,13 @@ def issue_request(w, number):
     r.started = 1
     s.issue_order += 1
     if r.op == OP_MARK:
-        note(w, BOOT_DONE, NONE, 0, NONE, 0)
+        announce(w, BOOT_DONE, ZERO)
         r.done = 1
         return
     s.unfinished += 1
     note_request(w, number, VM_READ + r.op, r.length)
     if r.op == OP_READ:
-        route(w, number, r.start, r.start + r.length, 0, 0)
+        route(w, number, r.start, r.start + r.length, ZERO, ZERO)
     elif r.op == OP_WRITE:
         issue_write(w, number)
     elif r.op == OP_DISCARD:
@@ -1029,7 +1057,7 @@ def complete_request(w, number):
     note_request(w, number, VM_DONE, s.now - r.issued)
     child = r.first_child
     while child != NONE:
-        make_due(w, s.now + w.requests[child].think, DUE_ISSUE, child, NONE, 0, 0, s.now)
+        make_issue_due(w, s.now + w.requests[child].think, child, ZERO)
         child = w.requests[child].next_child
 
 
@@ -1082,10 +1110,10 @@ def make_launch_due(w):
     s = w.sim[0]
     if not s.launch_due:
         s.launch_due = 1
-        make_due(w, s.now, DUE_MODE, MODE_LAUNCH, NONE, 0, 0, s.now)
+        make_mode_due(w, s.now, MODE_LAUNCH)
 
 
-@compiled
+@entry
 def begin(w):
     """Prepare everything at time 0."""
     s = w.sim[0]
@@ -1093,22 +1121,22 @@ def begin(w):
     if s.mode == MODE_LOCAL:
         make_launch_due(w)
         return
-    note(w, EXPORT_FILE_SYSTEM, NONE, 0, NONE, 0)
-    note(w, MOUNT_FILE_SYSTEM, NONE, 0, NONE, 0)
+    announce(w, EXPORT_FILE_SYSTEM, ZERO)
+    announce(w, MOUNT_FILE_SYSTEM, ZERO)
     if s.mode != MODE_LIVE_MOUNT:
-        note(w, SET_UP_DATA_FLOW, NONE, 0, NONE, 0)
+        announce(w, SET_UP_DATA_FLOW, ZERO)
     if s.mode == MODE_FULL_RESTORE:
-        make_due(w, 0, DUE_MODE, MODE_START_RELOCATION, NONE, 0, 0, 0)
+        make_mode_due(w, ZERO, MODE_START_RELOCATION)
         return
-    note(w, INDICATE_VM_PROFILE, NONE, 0, NONE, 0)
-    note(w, DETERMINE_FIRST_SET, NONE, len(w.first_set), NONE, 0)
+    announce(w, INDICATE_VM_PROFILE, ZERO)
+    note(w, DETERMINE_FIRST_SET, NONE, len(w.first_set), NONE, ZERO)
     if s.launch_rule == LAUNCH_BY_HEAD_START:
         s.launch_due = 1
-        make_due(w, s.head_start_ns, DUE_MODE, MODE_LAUNCH, NONE, 0, 0, 0)
+        make_mode_due(w, s.head_start_ns, MODE_LAUNCH)
     elif s.launch_rule == LAUNCH_IMMEDIATELY or s.staged_to_launch == 0:
         make_launch_due(w)
     if s.mode == MODE_LIVE_MOUNT and s.expiry_ns >= 0:
-        make_due(w, s.expiry_ns, DUE_MODE, MODE_EXPIRY, NONE, 0, 0, 0)
+        make_mode_due(w, s.expiry_ns, MODE_EXPIRY)
 
 
 @compiled
@@ -1116,33 +1144,33 @@ def launch(w):
     """Launch the virtual machine, and set the times that count from the launch."""
     s = w.sim[0]
     s.launched = 1
-    note(w, LAUNCH_VM, NONE, 0, NONE, s.first_set_staged)
+    announce(w, LAUNCH_VM, s.first_set_staged)
     child = s.first_child
     while child != NONE:
-        make_due(w, s.now + w.requests[child].think, DUE_ISSUE, child, NONE, 0, 0, s.now)
+        make_issue_due(w, s.now + w.requests[child].think, child, ZERO)
         child = w.requests[child].next_child
     if s.mode == MODE_INSTANT_RESTORE:
         if s.pre_relocation_delay_ns <= s.relocation_delay_ns:
             at = s.now + s.pre_relocation_delay_ns
-            make_due(w, at, DUE_MODE, MODE_PRE_RELOCATION, NONE, 0, 0, s.now)
-        make_due(w, s.now + s.relocation_delay_ns, DUE_MODE, MODE_START_RELOCATION, NONE, 0, 0, s.now)
+            make_mode_due(w, at, MODE_PRE_RELOCATION)
+        make_mode_due(w, s.now + s.relocation_delay_ns, MODE_START_RELOCATION)
     elif s.mode == MODE_LIVE_MOUNT and s.expiry_ns >= 0:
         at = max(s.now, s.expiry_ns - s.warning_ns)
-        make_due(w, at, DUE_MODE, MODE_WARNING, NONE, 0, 0, s.now)
+        make_mode_due(w, at, MODE_WARNING)
 
 
 @compiled
 def start_relocation(w):
     """Start the relocation, and tell the media agent of it."""
     s = w.sim[0]
-    note(w, START_RELOCATION, NONE, 0, NONE, 0)
-    note(w, INDICATE_RELOCATION_IN_PROGRESS, NONE, 0, NONE, 0)
+    announce(w, START_RELOCATION, ZERO)
+    announce(w, INDICATE_RELOCATION_IN_PROGRESS, ZERO)
     if len(w.sequence) == 0:
         finish_relocation(w)
         return
     s.relocating = 1
     for slot in range(s.relocation_depth):
-        make_due(w, s.now, DUE_ISSUE, s.next_relocation, NONE, 0, slot, s.now)
+        make_issue_due(w, s.now, s.next_relocation, slot)
         s.next_relocation += 1
 
 
@@ -1194,7 +1222,7 @@ def complete_relocation_request(w, slot):
             mark(w, w.sequence[position], TRIGGER_INDICATION)
     s.relocations_outstanding -= 1
     if s.relocation_position < len(w.sequence):
-        make_due(w, s.now, DUE_ISSUE, s.next_relocation, NONE, 0, slot, s.now)
+        make_issue_due(w, s.now, s.next_relocation, slot)
         s.next_relocation += 1
     elif s.relocations_outstanding == 0:
         finish_relocation(w)
@@ -1226,7 +1254,7 @@ def track(w, position):
     r.expected = position + 1
     r.extended = s.run_order
     if r.length == s.run_length:
-        note(w, INFER_RUN, w.sequence[r.start], r.length, NONE, 0)
+        note(w, INFER_RUN, w.sequence[r.start], r.length, NONE, ZERO)
         for p in range(r.start, position + 1):
             mark(w, w.sequence[p], TRIGGER_RUN)
     elif r.length > s.run_length:
@@ -1249,7 +1277,7 @@ def make_purge_due(w, block):
     b = w.blocks[block]
     if b.marked and b.place == PRESENT and b.pins == 0 and b.served and not b.purge_due:
         b.purge_due = 1
-        make_due(w, w.sim[0].now, DUE_PURGE, 0, block, 0, 0, w.sim[0].now)
+        make_due(w, w.sim[0].now, DUE_PURGE, ZERO, block, ZERO, ZERO, w.sim[0].now)
 
 
 @compiled
@@ -1258,7 +1286,7 @@ def purge(w, block):
     b = w.blocks[block]
     b.purge_due = 0
     if b.marked and b.place == PRESENT and b.pins == 0:
-        note(w, PURGE, block, 1, NONE, b.trigger)
+        note(w, PURGE, block, ONE, NONE, np.int64(b.trigger))
         leave_cache(w, block)
         b.purged = 1
 
@@ -1272,8 +1300,8 @@ def finish_relocation(w):
     s = w.sim[0]
     s.relocating = 0
     s.relocation_finished = 1
-    note(w, FINISH_RELOCATION, NONE, 0, NONE, 0)
-    note(w, APPLY_WRITES, NONE, 0, NONE, s.pending_units << UNIT_SHIFT)
+    announce(w, FINISH_RELOCATION, ZERO)
+    announce(w, APPLY_WRITES, s.pending_units << UNIT_SHIFT)
     apply_next(w)
 
 
@@ -1299,7 +1327,7 @@ def apply_next(w):
             unit += 1
         s.applying_to = unit
         s.applying = 1
-        use_write_cache(w, (unit - s.applying_from) << UNIT_SHIFT, STAGING_NUMBER, DO_APPLY, 0)
+        use_write_cache(w, (unit - s.applying_from) << UNIT_SHIFT, STAGING_NUMBER, DO_APPLY, ZERO)
         return
     if s.writes_under_way == 0:
         pivot(w)
@@ -1325,7 +1353,7 @@ def pivot(w):
     """From now on the virtual machine uses the destination alone."""
     s = w.sim[0]
     s.pivoted = 1
-    note(w, USE_DESTINATION, NONE, 0, NONE, 0)
+    announce(w, USE_DESTINATION, ZERO)
     unmount_if_quiet(w)
     if s.mode == MODE_FULL_RESTORE:
         make_launch_due(w)
@@ -1349,10 +1377,10 @@ def unmount_if_quiet(w):
     if s.unmounted or s.vm_parts > 0 or s.mode == MODE_LOCAL:
         return
     s.unmounted = 1
-    note(w, UNMOUNT_FILE_SYSTEM, NONE, 0, NONE, 0)
-    note(w, INDICATE_RELOCATION_COMPLETED, NONE, 0, NONE, 0)
-    note(w, EMPTY_READ_CACHE, NONE, count_present(w), NONE, 0)
-    note(w, DE_ASSOCIATE, NONE, 0, NONE, 0)
+    announce(w, UNMOUNT_FILE_SYSTEM, ZERO)
+    announce(w, INDICATE_RELOCATION_COMPLETED, ZERO)
+    note(w, EMPTY_READ_CACHE, NONE, count_present(w), NONE, ZERO)
+    announce(w, DE_ASSOCIATE, ZERO)
 
 
 # --- the expiry of a live mount (section 10) ------------------------------------------------------------
@@ -1362,8 +1390,8 @@ def unmount_if_quiet(w):
 def expire(w):
     """Power down; what has started ends, and then everything is let go."""
     s = w.sim[0]
-    note(w, EXPIRE, NONE, 0, NONE, s.unfinished)
-    note(w, POWER_DOWN, NONE, 0, NONE, 0)
+    announce(w, EXPIRE, s.unfinished)
+    announce(w, POWER_DOWN, ZERO)
     ended = s.now
     for i in range(s.due):
         d = w.due[i]
@@ -1372,9 +1400,9 @@ def expire(w):
     s.due = 0
     s.queue_head = NONE
     s.now = ended
-    note(w, EMPTY_READ_CACHE, NONE, count_present(w), NONE, 0)
-    note(w, UNMOUNT_FILE_SYSTEM, NONE, 0, NONE, 0)
-    note(w, DE_ASSOCIATE, NONE, 0, NONE, 0)
+    note(w, EMPTY_READ_CACHE, NONE, count_present(w), NONE, ZERO)
+    announce(w, UNMOUNT_FILE_SYSTEM, ZERO)
+    announce(w, DE_ASSOCIATE, ZERO)
 
 
 # --- the loop -------------------------------------------------------------------------------------------
@@ -1388,11 +1416,11 @@ def change_mode(w, number):
         launch(w)
     elif number == MODE_PRE_RELOCATION:
         s.pre_relocation = 1
-        note(w, INDICATE_PRE_RELOCATION, NONE, 0, NONE, 0)
+        announce(w, INDICATE_PRE_RELOCATION, ZERO)
     elif number == MODE_START_RELOCATION:
         start_relocation(w)
     elif number == MODE_WARNING:
-        note(w, WARN_OF_EXPIRY, NONE, 0, NONE, s.expiry_ns - s.now)
+        announce(w, WARN_OF_EXPIRY, s.expiry_ns - s.now)
     else:
         expire(w)
 
@@ -1410,7 +1438,7 @@ def complete_on_volume(w, due_class, number, what, ref):
         complete_relocation_request(w, ref)
     elif due_class == DUE_WRITE_CACHE:
         size = (w.sim[0].applying_to - w.sim[0].applying_from) << UNIT_SHIFT
-        use_destination_volume(w, size, STAGING_NUMBER, DO_APPLY, 0)
+        use_destination_volume(w, size, STAGING_NUMBER, DO_APPLY, ZERO)
     else:
         complete_apply(w)
 
@@ -1441,7 +1469,7 @@ def step(w):
         issue_relocation(w, number, d.ref)
 
 
-@compiled
+@entry
 def run(w, spare_events):
     """Go on until everything is over, or fewer than `spare_events` rows are left for events."""
     s = w.sim[0]

@@ -120,7 +120,8 @@ def _check(trace: ReadTrace, plan: RestorePlan, address: npt.NDArray[np.int64]) 
         )
     if address.shape != (plan.blocks,):
         raise PlanError(
-            f"expected a backup layout of {plan.blocks} blocks of {plan.block_bytes} bytes, got {address.shape[0]}"
+            f"expected a backup layout of {plan.blocks} blocks of {plan.block_bytes} bytes, "
+            f"got {address.shape[0]}"
         )
     relocated = np.zeros(plan.blocks, np.bool_)
     relocated[plan.sequence] = True
@@ -140,7 +141,9 @@ def _run(
 
     world = _new_world(loop, plan, hardware, address, mode)
     sim = world.sim
-    spare = 4 * (_most_blocks(loop, plan) + 64) + 4 * int(sim["fetch_blocks"][0] + 2) * (len(world.channels) + 2)
+    spare = 4 * (_most_blocks(loop, plan) + 64) + 4 * int(sim["fetch_blocks"][0] + 2) * (
+        len(world.channels) + 2
+    )
     if len(world.events) < 2 * spare:
         world = world._replace(events=np.zeros(2 * spare, engine.EVENT))
     engine.begin(world)
@@ -150,8 +153,8 @@ def _run(
         sim["events"] = 0
     if status == engine.EXPIRED_BEFORE_LAUNCH:
         raise PlanError(
-            f"expiry_ns: the mount expires after {plan.expiry_ns} ns, before the virtual machine is launched; "
-            f"expected a later expiry or an earlier launch"
+            f"expiry_ns: the mount expires after {plan.expiry_ns} ns, before the virtual machine is "
+            f"launched; expected a later expiry or an earlier launch"
         )
     filled.append(world.events[: sim["events"][0]])
     return _to_frame(np.concatenate(filled))
@@ -191,8 +194,8 @@ def _new_world(
 
     stored = address >= 0
     sequence = plan.sequence[stored[plan.sequence]] if mode in ("full_restore", "instant_restore") else None
-    sequence = np.empty(0, np.int32) if sequence is None else np.ascontiguousarray(sequence)
-    first_set = np.ascontiguousarray(plan.first_set[stored[plan.first_set]])
+    sequence = np.empty(0, np.int64) if sequence is None else sequence.astype(np.int64)
+    first_set = plan.first_set[stored[plan.first_set]].astype(np.int64)
     blocks = np.zeros(plan.blocks, engine.BLOCK)
     blocks["address"], blocks["stored"], blocks["position"] = address, stored, -1
     blocks["position"][sequence] = np.arange(len(sequence))
@@ -201,7 +204,9 @@ def _new_world(
         blocks[name] = -1
     if mode == "local":
         blocks["relocated"] = stored
-    parts = int((loop.length // plan.block_bytes + 2).sum()) + plan.relocation_depth * _most_blocks(loop, plan)
+    parts = int((loop.length // plan.block_bytes + 2).sum()) + plan.relocation_depth * _most_blocks(
+        loop, plan
+    )
     channels = hardware.backup_device.channels
     stage_depth = plan.stage_depth or channels
     fetches = parts + stage_depth + channels + 4
@@ -237,7 +242,7 @@ def _free_list(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _new_requests(loop: ClosedLoop, cpu_factor: float) -> tuple[npt.NDArray[Any], int]:
-    """Return the requests with each one's children linked in ascending order, and the launch's first child."""
+    """Return the requests, each one's children linked in ascending order, and the launch's first."""
     from vmrestorekit.restore import engine
 
     requests = np.zeros(loop.rows + 1, engine.REQUEST)

@@ -1,4 +1,4 @@
-"""The figures of a whole run, from its events alone, so that they mean the same for a simulated and a real one."""
+"""The figures of a whole run, from its events alone: they mean the same for a simulated and a real one."""
 
 from __future__ import annotations
 

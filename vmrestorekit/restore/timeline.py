@@ -134,7 +134,8 @@ class Timeline:
         return self.events.height
 
     def __repr__(self) -> str:
-        return f"<Timeline {self.plan.mode} of {self.vm}/{self.boot}: {len(self)} events in {self.end_ns / 1e9:.1f} s>"
+        what = f"{self.plan.mode} of {self.vm}/{self.boot}"
+        return f"<Timeline {what}: {len(self)} events in {self.end_ns / 1e9:.1f} s>"
 
     @property
     def end_ns(self) -> int:
