@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from vmrestorekit.plan import RestorePlan
@@ -118,7 +119,7 @@ def _count(events: pl.DataFrame, kind: str) -> int:
     return events.filter(pl.col("kind") == kind).height
 
 
-def _read_waits(events: pl.DataFrame) -> np.ndarray:
+def _read_waits(events: pl.DataFrame) -> npt.NDArray[np.int64]:
     """Return completion minus issue of the virtual machine's reads, in nanoseconds; [0] if there are none."""
     reads = events.filter(pl.col("kind") == "vm_read").select("request")
     waits = events.filter(pl.col("kind") == "vm_done").join(reads, on="request", how="semi")["detail"]
