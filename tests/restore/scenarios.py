@@ -1,0 +1,229 @@
+"""Hypothesis strategies for small restores in which much happens at the same time.
+
+Think times, services and delays are of the same order of magnitude (a 4 KiB block takes about 1000 ns) and
+drawn from few numbers, so that requests overlap, queues build up, and ties are frequent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from hypothesis import strategies as st
+
+from vmrestorekit.plan import EVICTION_POLICIES, MODES, LaunchRule, PurgeRule, RelocationStart, RestorePlan
+from vmrestorekit.plan import block_count as count_blocks
+from vmrestorekit.restore.hardware import BackupDevice, Hardware, Link, PrimaryStorage
+from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata, validate_trace
+
+__all__ = ["Scenario", "make_trace", "scenarios"]
+
+Row = tuple[int, int, int, str, int, int]
+UNIT = 4096
+
+# one draw each: hypothesis spends most of its time on the number of draws
+SHORT_TIMES = st.sampled_from([0, 0, 0, 1, 100, 250, 500, 777, 1000, 1000, 1024, 1333, 2000])
+DELAYS = st.sampled_from([0, 0, 1, 500, 1000, 2000, 2345, 3000, 4321, 8000, 20_000])
+LATENCIES = st.sampled_from([0, 0, 1, 100, 333, 500, 1000, 1333])
+GRAINS = st.sampled_from([UNIT, UNIT, 512, 1])
+BANDWIDTHS = st.sampled_from([1_000_000_000, 4_000_000_000, 4_096_000_000, 8_192_000_000, 3_999_999_999])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scenario:
+    """Everything a simulation needs; `stored` and `address` are of shape (blocks,)."""
+
+    trace: ReadTrace
+    plan: RestorePlan
+    hardware: Hardware
+    stored: npt.NDArray[np.bool_]
+    address: npt.NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        """Show the rows and lists too, so that a failing example can be read."""
+        return "\n".join(
+            (
+                "Scenario:",
+                *(f"  {number}: {row}" for number, row in enumerate(self.trace.frame.rows())),
+                f"  marks {dict(self.trace.metadata.marks)}",
+                f"  {self.plan}",
+                f"  first set {self.plan.first_set.tolist()}, sequence {self.plan.sequence.tolist()}",
+                f"  {self.hardware}",
+                f"  address {self.address.tolist()}",
+            )
+        )
+
+
+def make_trace(rows: list[Row], disk_bytes: tuple[int, ...], boot_done_ns: int | None = None) -> ReadTrace:
+    """Return a valid trace of rows (issued_ns, completed_ns, disk, op, offset, length)."""
+    frame = pl.DataFrame(rows, schema=TRACE_SCHEMA, orient="row")
+    marks = {} if boot_done_ns is None else {"boot_done_ns": boot_done_ns}
+    metadata = TraceMetadata("vm", "boot", disk_bytes, marks, "drawn", "none", {})
+    validate_trace(frame, metadata)
+    return ReadTrace(frame, metadata)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn, modes: tuple[str, ...] = MODES) -> Scenario:
+    """Draw a trace, a plan for its disks in one of `modes`, hardware, and a layout of the backup copy.
+
+    A live mount may expire before its launch, which is an error.
+    """
+    block_bytes = draw(st.sampled_from([4096, 8192]))
+    disk_bytes = draw(_disk_sizes(block_bytes))
+    blocks = count_blocks(disk_bytes, block_bytes)
+    stored = np.array(draw(_mostly_true(blocks)), dtype=bool)
+    return Scenario(
+        trace=draw(_traces(disk_bytes)),
+        plan=draw(_plans(draw(st.sampled_from(modes)), disk_bytes, block_bytes, stored)),
+        hardware=draw(_hardware()),
+        stored=stored,
+        address=draw(_layouts(stored, block_bytes)),
+    )
+
+
+def _shuffled(draw: st.DrawFn, blocks: Iterable[int]) -> list[int]:
+    """Draw an order by its seed, which is much quicker than `st.permutations`; 0 leaves it as it is."""
+    order = list(blocks)
+    seed = draw(st.integers(0, 10_000))
+    if seed:
+        random.Random(seed).shuffle(order)
+    return order
+
+
+@st.composite
+def _disk_sizes(draw: st.DrawFn, block_bytes: int) -> tuple[int, ...]:
+    """Draw one or two disks of 2 to 24 blocks, the last block of which may be a short one."""
+
+    def size() -> int:
+        return draw(st.integers(2, 24)) * block_bytes - draw(st.sampled_from([0, 0, 0, 512, 3584]))
+
+    return tuple(size() for _ in range(draw(st.sampled_from([1, 1, 2]))))
+
+
+@st.composite
+def _mostly_true(draw: st.DrawFn, count: int) -> list[bool]:
+    holes = draw(st.sets(st.integers(0, count - 1), max_size=count // 2)) if draw(st.booleans()) else set()
+    return [block not in holes for block in range(count)]
+
+
+@st.composite
+def _traces(draw: st.DrawFn, disk_bytes: tuple[int, ...]) -> ReadTrace:
+    """Draw 1 to 25 requests, with overlaps, ties and requests that took no time."""
+    writes = draw(st.sampled_from(["read", "write", "discard"]))  # traces differ in what they mostly do
+    ops = st.sampled_from(["read", "read", "read", "write", "discard", "flush", writes, writes])
+    rows: list[Row] = []
+    now = 0
+    for _ in range(draw(st.integers(1, 25))):
+        now += draw(SHORT_TIMES)
+        op = draw(ops)
+        disk = draw(st.integers(0, 1)) if len(disk_bytes) > 1 else 0
+        offset, length = (0, 0) if op == "flush" else draw(_ranges(disk_bytes[disk]))
+        rows.append((now, now + draw(SHORT_TIMES), disk, op, offset, length))
+    boot_done = draw(st.none() | st.integers(0, now + 3000) | st.just(rows[-1][1]))
+    return make_trace(rows, disk_bytes, boot_done)
+
+
+@st.composite
+def _ranges(draw: st.DrawFn, size: int) -> tuple[int, int]:
+    """Draw offset and length: whole units, sectors, or any bytes."""
+    grain = draw(GRAINS)
+    grains = max(1, size // grain)
+    offset = draw(st.integers(0, grains - 1)) * grain
+    longest = min(size - offset, 4 * UNIT)
+    return offset, min(longest, grain * draw(st.integers(1, 4 * UNIT // grain)))
+
+
+@st.composite
+def _plans(
+    draw: st.DrawFn, mode: str, disk_bytes: tuple[int, ...], block_bytes: int, stored: npt.NDArray[np.bool_]
+) -> RestorePlan:
+    """Draw every setting of a plan; the cache is often tiny."""
+    blocks = len(stored)
+    first_set = _shuffled(draw, range(blocks))[: draw(st.integers(0, blocks))]
+    slots = draw(st.integers(1, 4) | st.integers(1, blocks + 2))
+    head_start_ns = draw(DELAYS)
+    launch = draw(st.sampled_from(["share", "head_start", "immediately"]))
+    expiry: dict[str, Any] = {}
+    if mode == "live_mount" and draw(st.booleans()):
+        after = draw(st.integers(1, 30_000) | st.sampled_from([1, 1000, 2000, 4000]))
+        expiry = {"expiry_ns": after + (head_start_ns if launch == "head_start" else 0)}
+        expiry["warning_ns"] = draw(DELAYS)
+    return RestorePlan(
+        disk_bytes=disk_bytes,
+        mode=mode,
+        block_bytes=block_bytes,
+        first_set=np.array(first_set, dtype=np.int32),
+        relocation_sequence=draw(_sequences(stored)),
+        launch=LaunchRule(launch, draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])), head_start_ns),
+        relocation_start=RelocationStart(draw(st.sampled_from(["at_once", "delay", "delay"])), draw(DELAYS)),
+        purge=PurgeRule(draw(st.booleans()), draw(st.integers(2, 4)), draw(st.booleans())),
+        pre_relocation_delay_ns=draw(DELAYS),
+        cache_bytes=slots * block_bytes + draw(st.sampled_from([0, 0, 100])),
+        eviction=draw(st.sampled_from(EVICTION_POLICIES)),
+        relocation_depth=draw(st.integers(1, 3)),
+        relocation_request_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 4096])),
+        stage_depth=draw(st.none() | st.integers(1, 3)),
+        fetch_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 100])),
+        **expiry,
+    )
+
+
+@st.composite
+def _sequences(draw: st.DrawFn, stored: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
+    """Draw an order of relocation, with all holes or with none."""
+    blocks = list(range(len(stored)))
+    if draw(st.booleans()):
+        blocks = [block for block in blocks if stored[block]]
+    order = draw(st.sampled_from(["default", "ascending", "descending", "rotated", "shuffled"]))
+    if order == "default":
+        return None
+    if order == "descending":
+        blocks.reverse()
+    elif order == "rotated" and blocks:
+        start = draw(st.integers(0, len(blocks) - 1))
+        blocks = blocks[start:] + blocks[:start]
+    elif order == "shuffled":
+        blocks = _shuffled(draw, blocks)
+    return np.array(blocks, dtype=np.int32)
+
+
+@st.composite
+def _layouts(draw: st.DrawFn, stored: npt.NDArray[np.bool_], block_bytes: int) -> npt.NDArray[np.int64]:
+    """Draw addresses: in order, in a few extents, or fully fragmented; -1 for holes."""
+    order = [int(block) for block in np.flatnonzero(stored)]
+    how = draw(st.sampled_from(["in order", "extents", "fragmented"]))
+    if how == "extents" and order:
+        start = draw(st.integers(0, len(order) - 1))
+        order = order[start:] + order[:start]
+    elif how == "fragmented":
+        order = _shuffled(draw, order)
+    address = np.full(len(stored), -1, dtype=np.int64)
+    first = draw(st.sampled_from([0, 0, 1, 10])) * block_bytes
+    for place, block in enumerate(order):
+        address[block] = first + place * block_bytes
+    return address
+
+
+@st.composite
+def _hardware(draw: st.DrawFn) -> Hardware:
+    device = BackupDevice(
+        channels=draw(st.integers(1, 3)),
+        positioning_ns=draw(LATENCIES),
+        bandwidth=draw(BANDWIDTHS),
+        mount_ns=draw(st.sampled_from([0, 0, 0, 1500])),
+        distance_ns_per_gib=draw(st.sampled_from([0, 0, 2_621_440, 100_000_000])),
+    )
+    return Hardware(
+        "drawn",
+        device,
+        link=Link(draw(LATENCIES), draw(BANDWIDTHS)),
+        destination=PrimaryStorage(draw(LATENCIES), draw(BANDWIDTHS)),
+        write_cache=PrimaryStorage(draw(LATENCIES), draw(BANDWIDTHS)),
+        cpu_factor=draw(st.sampled_from([0.5, 1.0, 1.0, 1.5])),
+    )
