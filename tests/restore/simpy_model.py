@@ -1,7 +1,7 @@
 """A second, slow, readable model of `docs/clockwork.md`, in SimPy: an oracle for the engine.
 
-It is written from that page alone and shares no code with the engine. Docstrings name the rules. The order of an
-instant and the devices are in `simpy_devices`, the media agent is in `simpy_media_agent`.
+It is written from that page alone and shares no code with the engine. Docstrings name the rules. The order of
+an instant and the devices are in `simpy_devices`, the media agent is in `simpy_media_agent`.
 """
 
 from __future__ import annotations
