@@ -296,7 +296,8 @@ class _Connection:
             Command.BLOCK_STATUS: CommandFlag.REQ_ONE,
         }
         # a client that asks for FUA everywhere is common and harmless
-        if kind not in allowed or flags & ~(allowed[Command(kind)] | CommandFlag.FUA):
+        # inverting an IntFlag keeps to the flags it knows; inverting an int does not
+        if kind not in allowed or flags & ~int(allowed[Command(kind)] | CommandFlag.FUA):
             raise OSError(errno.EINVAL, "unknown request or flag")
         changes = kind in (Command.WRITE, Command.TRIM, Command.WRITE_ZEROES)
         if changes and backend.read_only:

@@ -214,6 +214,8 @@ async def _told_every_second(what: str, recorder: Recorder, report: Report) -> A
 
 def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> Path:
     """Return the image of the disk as it is before this boot, making it from the boot before if needed."""
+    if not image.is_file():
+        raise FileNotFoundError(f"expected a disk image at {image}, found no file")
     work_dir.mkdir(parents=True, exist_ok=True)
     _expect_same_image(image, work_dir / "image.json", first=number == 1)
     if number == 1:
@@ -233,8 +235,6 @@ def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> P
 
 
 def _expect_same_image(image: Path, note: Path, *, first: bool) -> None:
-    if not image.is_file():
-        raise FileNotFoundError(f"expected a disk image at {image}, found no file")
     about = json.dumps({"size": image.stat().st_size, "modified_ns": image.stat().st_mtime_ns})
     if note.exists() and note.read_text() == about:
         return

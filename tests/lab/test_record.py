@@ -1,0 +1,252 @@
+"""Recording boot after boot: states follow each other, an interruption costs one boot, no mix-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from lab_helpers import MemoryDisk, need, serving
+
+from vmrestorekit.lab import programs, record
+from vmrestorekit.lab.guest import build_image
+from vmrestorekit.lab.overlay import Overlay
+from vmrestorekit.lab.programs import LabError, run
+from vmrestorekit.lab.progress import Report
+from vmrestorekit.lab.qemu import run_guest
+from vmrestorekit.lab.record import record_boots
+from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.lab.spec import GuestSpec
+from vmrestorekit.traces.checks import find_problems
+from vmrestorekit.traces.corpus import load_corpus
+from vmrestorekit.traces.schema import ReadTrace
+
+HELLO = 8192  # where the pretended guest counts its boots
+
+
+class Interrupted(Exception):  # noqa: N818
+    pass
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    need("mke2fs")
+    path = tmp_path / "small.img"
+    with open(path, "wb") as stream:
+        stream.truncate(4 << 20)
+    run(["mke2fs", "-q", "-t", "ext4", "-E", "offset=1048576", path, "3072k"])
+    return path
+
+
+@pytest.fixture
+def booted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Instead of QEMU, a guest that reads a byte, adds one and writes it back."""
+    names: list[str] = []
+
+    async def pretend(disk: Overlay, vm: str, boot: str, **_: object) -> ReadTrace:
+        names.append(boot)
+        recorder = Recorder(disk)
+        recorder.start()
+        count = (await recorder.read(HELLO, 1))[0] + 1
+        await recorder.write(HELLO, bytes([count]))
+        if names.count("interrupt"):
+            raise Interrupted
+        recorder.mark("boot_done_ns")
+        return recorder.trace(vm, boot, accelerator="none", versions={})
+
+    monkeypatch.setattr(record, "record_boot", pretend)
+    monkeypatch.setattr(record, "qemu_version", lambda: "10")
+    return names
+
+
+def byte_of_state(image: Path, number: int) -> int:
+    state = image if number == 1 else Path(f"{image}.boots", f"before-boot-{number}.img")
+    return state.read_bytes()[HELLO]
+
+
+def test_each_boot_starts_from_what_the_one_before_left(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    before = image.read_bytes()
+    assert record_boots(image, 3, tmp_path / "corpus", accelerator="tcg") == ["boot-1", "boot-2", "boot-3"]
+    assert image.read_bytes() == before
+    assert [byte_of_state(image, number) for number in (1, 2, 3)] == [0, 1, 2]
+    corpus = load_corpus(tmp_path / "corpus")
+    boots = corpus["small"].boots
+    assert [boot.boot for boot in boots] == ["boot-1", "boot-2", "boot-3"]
+    block = HELLO // 4096
+    contents = [boot.manifest.blocks["content"][block] for boot in boots]
+    assert contents[0] == 0  # the manifest is of the disk before the boot
+    assert len(set(contents)) == 3
+    assert not find_problems(tmp_path / "corpus")
+
+
+def test_boots_that_are_there_are_kept_and_said_so(
+    image: Path, booted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
+    capsys.readouterr()
+    assert record_boots(image, 2, tmp_path / "corpus", accelerator="tcg", report=Report()) == ["boot-2"]
+    assert booted == ["boot-1", "boot-2"]
+    assert "small boot-1: is in" in capsys.readouterr().err
+
+
+def test_an_interrupted_boot_is_recorded_again_from_the_same_state(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
+    booted.append("interrupt")
+    with pytest.raises(Interrupted):
+        record_boots(image, 2, tmp_path / "corpus", accelerator="tcg")
+    assert len(load_corpus(tmp_path / "corpus")["small"].boots) == 1
+    booted.remove("interrupt")
+    record_boots(image, 3, tmp_path / "corpus", accelerator="tcg")
+    assert [byte_of_state(image, number) for number in (1, 2, 3)] == [0, 1, 2]
+
+
+def test_what_was_recorded_is_added_even_if_the_corpus_could_not_be_written_then(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.touch()  # in the way
+    with pytest.raises(OSError, match="corpus"):
+        record_boots(image, 1, corpus, accelerator="tcg")
+    corpus.unlink()
+    assert record_boots(image, 1, corpus, accelerator="tcg") == ["boot-1"]
+    assert len(load_corpus(corpus)["small"].boots) == 1
+
+
+def test_an_image_that_changed_in_between_is_refused(image: Path, booted: list[str], tmp_path: Path) -> None:
+    record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
+    os.utime(image, ns=(0, 0))
+    with pytest.raises(LabError, match="has changed since its first boot was recorded"):
+        record_boots(image, 2, tmp_path / "corpus", accelerator="tcg")
+    # a new corpus starts anew
+    assert len(record_boots(image, 2, tmp_path / "other", accelerator="tcg")) == 2
+
+
+def test_writes_of_an_earlier_boot_that_are_gone_are_missed(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
+    Path(f"{image}.boots", "boot-1.writes").unlink()
+    with pytest.raises(LabError, match="boot-2 has to start from the writes of boot-1, and there are none"):
+        record_boots(image, 2, tmp_path / "corpus", accelerator="tcg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"count": 0}, "expected at least one boot to record, got 0"),
+        ({"accelerator": "hax"}, "expected the accelerator kvm or tcg, got 'hax'"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        record_boots(tmp_path / "no.img", out_dir=tmp_path, **({"count": 1} | arguments))  # type: ignore[arg-type]
+
+
+def test_an_image_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected a disk image at .*no.img, found no file"):
+        record_boots(tmp_path / "no.img", 1, tmp_path / "corpus")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_description_that_is_no_json(image: Path, tmp_path: Path) -> None:
+    Path(f"{image}.json").write_text("{")
+    with pytest.raises(LabError, match=r"small.img.json: expected the description of a guest image as JSON"):
+        record_boots(image, 1, tmp_path / "corpus")
+
+
+# --- what is missing on this machine --------------------------------------------------------------
+
+
+@pytest.fixture
+def _nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_SEARCH_PATH", "/nonexistent")
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+def test_without_debootstrap_it_is_said_what_to_install(tmp_path: Path) -> None:
+    spec = GuestSpec("a", "bookworm", 1 << 30)
+    with pytest.raises(
+        LabError, match="sudo apt-get install debootstrap e2fsprogs fdisk util-linux'"
+    ) as caught:
+        build_image(spec, tmp_path / "a.img", tmp_path / "work")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+def test_without_qemu_it_is_said_what_to_install(tmp_path: Path) -> None:
+    image = tmp_path / "any.img"
+    image.write_bytes(bytes(1 << 20))
+    with pytest.raises(
+        LabError, match=r"needs qemu-system-x86_64: install with 'sudo apt-get install qemu-system-x86'"
+    ):
+        record_boots(image, 1, tmp_path / "corpus")
+
+
+def test_without_root_rights_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("debootstrap", "mke2fs", "sfdisk", "unshare")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(LabError, match=r"building a guest image needs root rights .*: run it with sudo"):
+        build_image(GuestSpec("a", "bookworm", 1 << 30), tmp_path / "a.img", tmp_path / "work")
+
+
+# --- machines that do not do what they should -----------------------------------------------------
+
+
+def boot(tmp_path: Path, line: str, *extra: str) -> None:
+    need("qemu-system-x86_64")
+
+    async def main(path: Path) -> None:
+        log = tmp_path / "console.log"
+        async with run_guest(
+            path, "disk", accelerator="tcg", console_log=log, memory_mib=64, extra=extra
+        ) as guest:
+            await guest.start()
+            await guest.wait_for(line, 1.5)
+            await guest.shut_down(0.2)
+
+    with serving({"disk": MemoryDisk(PRINTS_HELLO)}) as path:
+        asyncio.run(main(path))
+
+
+# a boot sector: print "hello" on the serial port, then stop (x86: out dx,al for each letter)
+PRINTS_HELLO = (
+    b"\xba\xf8\x03" + b"".join(b"\xb0" + bytes([letter]) + b"\xee" for letter in b"hello\n") + b"\xfa\xf4"
+).ljust(510, b"\0") + b"\x55\xaa".ljust(1 << 20, b"\0")
+
+
+def test_a_guest_that_never_says_it_is_up(tmp_path: Path) -> None:
+    sentence = "the guest did not print 'boot done' within 1.5 s; its last line was 'hello'"
+    with pytest.raises(LabError, match=sentence):
+        boot(tmp_path, "boot done")
+    assert (tmp_path / "console.log").read_bytes().endswith(b"hello\n")
+    assert no_qemu_is_left()
+
+
+def test_a_guest_that_does_not_heed_the_power_button(tmp_path: Path) -> None:
+    with pytest.raises(
+        LabError, match=r"the guest did not shut down within 0.2 s; its last line was 'hello'"
+    ):
+        boot(tmp_path, "hello")
+    assert no_qemu_is_left()
+
+
+def test_a_qemu_that_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"QEMU did not start: .*no-such-option"):
+        boot(tmp_path, "hello", "-no-such-option")
+    assert no_qemu_is_left()
+
+
+def no_qemu_is_left() -> bool:
+    """Whether none of this process's children is still a QEMU."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, rest = status.read_text().rsplit(")", 1)
+            if "qemu-system" in name and int(rest.split()[1]) == os.getpid():
+                return False
+    return True

@@ -1,0 +1,118 @@
+"""The recorder misses nothing, invents nothing, and keeps the times."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+from lab_helpers import FLUSH, READ, TRIM, WRITE, WRITE_ZEROES, MemoryDisk, RawClient, serving
+
+from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.traces.schema import ReadTrace, TraceError
+
+SIZE = 1 << 20
+OPS = {READ: "read", WRITE: "write", TRIM: "discard", FLUSH: "flush", WRITE_ZEROES: "discard"}
+
+
+class Clock:
+    """Counts microseconds, one a look."""
+
+    def __init__(self) -> None:
+        self.now = 5_000_000
+
+    def __call__(self) -> int:
+        self.now += 1000
+        return self.now
+
+
+def finish(recorder: Recorder, until_ns: int | None = None) -> ReadTrace:
+    return recorder.trace("vm", "boot-1", accelerator="none", versions={}, until_ns=until_ns)
+
+
+def test_every_request_of_every_client_is_in_the_trace(tmp_path: Path) -> None:
+    recorder = Recorder(MemoryDisk(bytes(SIZE)))
+    recorder.start()
+    sent = []
+    numbers = random.Random(1)
+    with serving({"disk": recorder}) as path, RawClient(path) as one, RawClient(path) as other:
+        one.go("disk")
+        other.go("disk", structured=True, status=True)
+        for _ in range(300):
+            kind = numbers.choice(list(OPS))
+            offset, length = numbers.randrange(SIZE - 8192), numbers.randrange(1, 8192)
+            if kind == FLUSH:
+                offset, length = 0, 0
+            data = bytes(length) if kind == WRITE else b""
+            assert numbers.choice([one, other]).ask(kind, offset, length, data=data)[0] == 0
+            sent.append((OPS[kind], offset, length))
+        other.ask(7, 0, 4096)  # block status is no request of the machine
+        other.ask(READ, SIZE, 1)  # nor is one that was refused
+    trace = finish(recorder)
+    assert trace.frame.select("op", "offset", "length").rows() == sent
+    trace.save(tmp_path / "trace.parquet")
+    assert ReadTrace.load(tmp_path / "trace.parquet").frame.equals(trace.frame)
+
+
+def test_writing_zeros_that_must_stay_allocated_is_a_write() -> None:
+    recorder = Recorder(MemoryDisk(bytes(SIZE)))
+    recorder.start()
+    asyncio.run(recorder.zero(0, 4096, discard=False))
+    asyncio.run(recorder.zero(0, 4096, discard=True))
+    assert finish(recorder).frame["op"].to_list() == ["write", "discard"]
+
+
+def test_times_count_from_the_start_and_the_trace_can_be_cut() -> None:
+    recorder = Recorder(MemoryDisk(bytes(SIZE)), clock=Clock())
+    asyncio.run(recorder.read(0, 512))  # an emulator looking at the disk before the machine runs
+    recorder.start()
+    asyncio.run(recorder.read(0, 512))
+    asyncio.run(recorder.read(512, 512))
+    assert recorder.mark("boot_done_ns") == 5000
+    asyncio.run(recorder.read(1024, 512))
+    whole = finish(recorder)
+    assert whole.frame["issued_ns"].to_list() == [1000, 3000, 6000]
+    assert whole.frame["completed_ns"].to_list() == [2000, 4000, 7000]
+    assert whole.metadata.marks == {"boot_done_ns": 5000}
+    assert whole.metadata.disk_bytes == (SIZE,)
+    assert finish(recorder, until_ns=6000).frame["issued_ns"].to_list() == [1000, 3000]
+
+
+class Overtaking(MemoryDisk):
+    """The first request takes longer than the second."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        await asyncio.sleep(0.05 if offset == 0 else 0)
+        return await super().read(offset, length)
+
+
+def test_rows_are_in_the_order_of_issue_even_if_requests_overtake() -> None:
+    async def both(recorder: Recorder) -> None:
+        await asyncio.gather(recorder.read(0, 512), recorder.read(4096, 512))
+
+    recorder = Recorder(Overtaking(bytes(SIZE)))
+    recorder.start()
+    asyncio.run(both(recorder))
+    frame = finish(recorder).frame
+    assert frame["offset"].to_list() == [0, 4096]
+    assert frame.select(pl.col("completed_ns").is_sorted(descending=True)).item()
+
+
+def test_a_mark_needs_a_start() -> None:
+    with pytest.raises(
+        ValueError, match="expected the recorder to be started before the mark 'boot_done_ns'"
+    ):
+        Recorder(MemoryDisk(bytes(512))).mark("boot_done_ns")
+
+
+def test_a_truncated_recording_is_refused(tmp_path: Path) -> None:
+    recorder = Recorder(MemoryDisk(bytes(SIZE)))
+    recorder.start()
+    asyncio.run(recorder.read(0, 512))
+    path = tmp_path / "trace.parquet"
+    finish(recorder).save(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TraceError, match="expected a whole Parquet file"):
+        ReadTrace.load(path)
