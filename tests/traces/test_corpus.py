@@ -334,3 +334,15 @@ def test_a_manifest_that_contradicts_itself_is_refused(tiny_boot):
     ):
         with pytest.raises(ManifestError, match=reason):
             dataclasses.replace(good, **changes)
+
+
+def test_the_packaged_corpus_is_found_installed_and_in_a_checkout(tmp_path, monkeypatch):
+    from vmrestorekit.traces import corpus
+
+    monkeypatch.setattr(corpus, "__file__", str(tmp_path / "vmrestorekit" / "traces" / "corpus.py"))
+    with pytest.raises(FileNotFoundError, match=r"_corpus or .*traces, found neither; give the directory"):
+        load_corpus()
+    (tmp_path / "data" / "traces").mkdir(parents=True)
+    assert corpus.packaged_corpus_directory() == tmp_path / "data" / "traces"
+    (tmp_path / "vmrestorekit" / "_corpus").mkdir(parents=True)
+    assert corpus.packaged_corpus_directory() == tmp_path / "vmrestorekit" / "_corpus"
