@@ -404,6 +404,44 @@ def test_a_purged_block_that_is_not_relocated_yet_is_fetched_again() -> None:
     ]
 
 
+def test_a_block_that_is_due_for_purging_but_read_again_in_the_same_instant_stays() -> None:
+    # Relocated in the order 3, 2, 1, 0. Block 3 is served at 2000; 2 is staged at 2000. Row 0 reads 2 and 3
+    # at 2500: 2 is the second of a run and marks 3, which is due at once; but row 0 hits 3, too, and pins it
+    # until 4500. Block 2 arrives at 3500 for row 0 and, hit by the relocation at 3000, at 5500 behind block
+    # 3.
+    settings = AT_ONCE | {"purge": PurgeRule(True, 2), "relocation_sequence": np.array([3, 2, 1, 0])}
+    events = run([read(2500, 2, count=2)], **(settings | {"stage_depth": 1}))
+    assert only(events, "serve", "purge", "infer_run")[:8] == [
+        (2000, "serve", 3, 1, 2, 1),
+        (2500, "infer_run", 3, 2, -1, 0),
+        (3000, "infer_run", 3, 2, -1, 0),
+        (3500, "serve", 2, 1, 0, 0),
+        (4500, "serve", 3, 1, 0, 0),
+        (4500, "purge", 3, 1, -1, 0),
+        (5500, "serve", 2, 1, 3, 1),
+        (5500, "purge", 2, 1, -1, 0),
+    ]
+
+
+def test_a_hit_separates_the_missing_blocks_of_a_relocation_request() -> None:
+    # The request is 0, 2, 1, and 2 is in the cache: 1 follows 0 in number and on the medium, not in the
+    # request.
+    settings = AT_ONCE | {
+        "first_set": np.array([2]),
+        "launch": LaunchRule("head_start", head_start_ns=1000),
+        "relocation_sequence": np.array([0, 2, 1, 3]),
+        "relocation_request_bytes": 3 * BLOCK,
+        "fetch_bytes": 4 * BLOCK,
+    }
+    events = run([], **settings)
+    assert only(events, "fetch") == [
+        (0, "fetch", 2, 1, -1, 2),
+        (1000, "fetch", 0, 1, 1, 1),
+        (2000, "fetch", 1, 1, 1, 1),
+        (3000, "fetch", 3, 1, -1, 4),
+    ]
+
+
 def test_staging_that_cannot_have_its_slot_is_taken_back() -> None:
     # Two slots, two staging fetches, requests of one block, FIFO. The queue at 0 is 0 (demand), 1, 2. 2000: 0
     # is served, so that 3 joins; 2 takes the slot of 0. 3000: 1 is hit and pinned, 2 unserved: 3 is taken
