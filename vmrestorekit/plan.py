@@ -157,6 +157,9 @@ class RestorePlan:
         Rules.
     pre_relocation_delay_ns : int
         From launch until the data agent indicates pre-relocation mode.
+    pre_relocation_bytes : int, optional
+        How much is staged for the relocation before it starts; default: a quarter of the read cache. More
+        would not make the relocation end sooner by much, and drive out what the virtual machine is to read.
     cache_bytes : int
         Capacity of the read cache, at least one block.
     eviction : {"lru", "fifo"}
@@ -182,6 +185,7 @@ class RestorePlan:
     relocation_start: RelocationStart = RelocationStart()
     purge: PurgeRule = PurgeRule()
     pre_relocation_delay_ns: int = 0
+    pre_relocation_bytes: int | None = None
     cache_bytes: int = 256 * MIB
     eviction: str = "lru"
     relocation_depth: int = 1
@@ -237,6 +241,11 @@ class RestorePlan:
     def cache_slots(self) -> int:
         """How many blocks the read cache holds."""
         return self.cache_bytes // self.block_bytes
+
+    @property
+    def pre_relocation_limit(self) -> int:
+        """`pre_relocation_bytes`, with the default filled in."""
+        return self.cache_bytes // 4 if self.pre_relocation_bytes is None else self.pre_relocation_bytes
 
     @property
     def sequence(self) -> BlockArray:
@@ -312,6 +321,7 @@ def _check_sizes(plan: RestorePlan) -> None:
     if plan.cache_bytes < size:
         raise PlanError(f"cache_bytes: expected at least one block ({size} bytes), got {plan.cache_bytes}")
     _expect_at_least("fetch_bytes", plan.fetch_bytes, size)
+    _expect_at_least("pre_relocation_bytes", plan.pre_relocation_limit, 0)
     _expect_at_least("relocation_request_bytes", plan.relocation_request_bytes, size)
 
 

@@ -213,6 +213,7 @@ SIM = _record(
     stage_depth="i8",
     fetch_blocks="i8",
     expiry_ns="i8",
+    pre_relocation_blocks="i8",
     warning_ns="i8",
     positioning_ns="i8",
     bandwidth="i8",
@@ -261,6 +262,7 @@ SIM = _record(
     relocation_cursor="i8",
     staging_fetches="i8",
     pre_relocation="i8",
+    pre_relocation_fetches="i8",
     # relocation
     relocating="i8",
     relocation_finished="i8",
@@ -733,6 +735,13 @@ def start_head_of_queue(w):
 
 
 @compiled
+def may_stage_ahead(w):
+    """Tell whether staging for the relocation may go on before it has started."""
+    s = w.sim[0]
+    return s.pre_relocation and not s.relocating and s.pre_relocation_fetches < s.pre_relocation_blocks
+
+
+@compiled
 def start_low_priority(w):
     """Give an idle channel one block of a low-priority cursor; False if there is none."""
     s = w.sim[0]
@@ -740,11 +749,12 @@ def start_low_priority(w):
         return False
     cause = CAUSE_FIRST_SET
     block = next_of_first_set(w)
-    if block == NONE and s.pre_relocation and not s.relocating:
+    if block == NONE and may_stage_ahead(w):
         cause = CAUSE_PRE_RELOCATION
         block = next_of_relocation(w)
     if block == NONE or not can_stage(w):
         return False
+    s.pre_relocation_fetches += cause == CAUSE_PRE_RELOCATION
     take_stager_slot(w)
     start_fetch(w, new_fetch(w, block, ONE, NONE, cause))
     return True

@@ -275,6 +275,7 @@ def _set_up(sim: npt.NDArray[Any], plan: RestorePlan, hardware: Hardware, mode: 
         "head_start_ns": plan.launch.head_start_ns,
         "relocation_delay_ns": plan.relocation_start.after_launch_ns,
         "pre_relocation_delay_ns": plan.pre_relocation_delay_ns,
+        "pre_relocation_blocks": plan.pre_relocation_limit // block_bytes,
         "purge_by_run": plan.purge.by_run,
         "run_length": plan.purge.run_length,
         "purge_by_indication": plan.purge.by_indication,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -9,7 +11,7 @@ import polars as pl
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.events import CAUSES, READERS
 
-__all__ = ["SUMMARY_MEANING", "summarise", "time_of"]
+__all__ = ["SUMMARY_MEANING", "summarise", "tabulate", "time_of"]
 
 # name -> (unit, meaning), in the order in which they are shown
 SUMMARY_MEANING = {
@@ -88,7 +90,7 @@ def summarise(
         local_boot_ns,
         _difference(to_boot, local_boot_ns),
         *(int(value) for value in np.percentile(wait, [50, 99, 100], method="higher")),
-        len(wait) if wait.any() or len(wait) > 1 else int(_count(events, "vm_read")),
+        _count(events, "vm_read"),
         hits,
         waits,
         misses,
@@ -150,4 +152,29 @@ def _peak_cache_blocks(events: pl.DataFrame) -> int:
     taken = events.filter(pl.col("kind").is_in(["fetch", "evict", "purge"])).select(
         change=pl.when(pl.col("kind") == "fetch").then(pl.col("count")).otherwise(-pl.col("count"))
     )
-    return int(taken["change"].cum_sum().max() or 0)
+    return int(taken["change"].cum_sum().to_numpy().max(initial=0))
+
+
+def tabulate(summaries: Mapping[str, Mapping[str, int | float | None]]) -> list[dict[str, str]]:
+    """Return the figures of several runs side by side, one row a figure, as text for people.
+
+    Parameters
+    ----------
+    summaries : mapping of str to mapping
+        Column title -> what `summarise` returned.
+    """
+    return [
+        {"figure": name.removesuffix("_ns").removesuffix("_bytes").replace("_", " ")}
+        | {title: _for_people(summary[name], unit) for title, summary in summaries.items()}
+        for name, (unit, _) in SUMMARY_MEANING.items()
+    ]
+
+
+def _for_people(value: int | float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    if unit == "ns":
+        return f"{value / 1e9:,.3f} s"
+    if unit == "bytes":
+        return f"{value / 1e6:,.1f} MB"
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
