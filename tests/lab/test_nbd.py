@@ -33,6 +33,7 @@ from lab_helpers import (
     serving,
 )
 
+from vmrestorekit.lab import nbd
 from vmrestorekit.lab.nbd import serve
 
 KIB = 1024
@@ -155,6 +156,18 @@ def test_a_client_of_another_kind_is_dropped(path: Path, flags: int) -> None:
         assert client.closed()
 
 
+def test_an_option_may_not_be_huge(path: Path) -> None:
+    with RawClient(path) as client:
+        client.socket.sendall(b"IHAVEOPT" + struct.pack(">II", 7, 1 << 30))
+        assert client.closed()
+
+
+def test_a_client_that_says_nothing_is_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nbd, "_HANDSHAKE_SECONDS", 0.1)
+    with RawClient(path) as client:
+        assert client.closed()
+
+
 # --- requests -------------------------------------------------------------------------------------
 
 
@@ -264,6 +277,29 @@ def test_requests_under_way_are_answered_before_goodbye() -> None:
         client.send(DISCONNECT, 0, 0)
         assert {client.receive(4)[0], client.receive(4)[0]} == {1, 2}
         assert client.closed()
+
+
+class Counting(MemoryDisk):
+    """Knows how many reads were under way at once."""
+
+    under_way = most = 0
+
+    async def read(self, offset: int, length: int) -> bytes:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(0.01)
+        self.under_way -= 1
+        return await super().read(offset, length)
+
+
+def test_a_client_cannot_pile_up_requests_without_limit() -> None:
+    disk = Counting(CONTENT)
+    with serving({"disk": disk}) as path, RawClient(path) as client:
+        client.go("disk")
+        for cookie in range(50):
+            client.send(READ, 0, 4, cookie=cookie)
+        assert {client.receive(4)[0] for _ in range(50)} == set(range(50))
+    assert 1 < disk.most <= 16
 
 
 def test_a_backend_that_fails_is_an_io_error_for_the_client(caplog: pytest.LogCaptureFixture) -> None:

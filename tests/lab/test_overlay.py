@@ -37,7 +37,7 @@ def make_image(path: Path, size: int) -> bytes:
     return bytes(content)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(size=ragged, steps=steps)
 def test_the_disk_is_what_a_bytearray_would_be(size: int, steps: list[tuple[str, int, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

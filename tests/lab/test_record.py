@@ -106,6 +106,20 @@ def test_an_interrupted_boot_is_recorded_again_from_the_same_state(
     assert [byte_of_state(image, number) for number in (1, 2, 3)] == [0, 1, 2]
 
 
+def test_an_interruption_before_the_trace_was_stored_leaves_no_writes_behind(
+    image: Path, booted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReadTrace, "save", fail)
+        with pytest.raises(Interrupted):
+            record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
+    record_boots(image, 2, tmp_path / "corpus", accelerator="tcg")
+    assert byte_of_state(image, 2) == 1
+
+
 def test_what_was_recorded_is_added_even_if_the_corpus_could_not_be_written_then(
     image: Path, booted: list[str], tmp_path: Path
 ) -> None:
@@ -198,7 +212,7 @@ def test_without_root_rights_nothing_is_built(tmp_path: Path, monkeypatch: pytes
 # --- machines that do not do what they should -----------------------------------------------------
 
 
-def boot(tmp_path: Path, line: str, *extra: str) -> None:
+def boot(tmp_path: Path, line: str, *extra: str, kill: bool = False) -> None:
     need("qemu-system-x86_64")
 
     async def main(path: Path) -> None:
@@ -208,6 +222,9 @@ def boot(tmp_path: Path, line: str, *extra: str) -> None:
         ) as guest:
             await guest.start()
             await guest.wait_for(line, 1.5)
+            if kill:
+                guest._process.kill()
+                await guest.wait_for_end(5)
             await guest.shut_down(0.2)
 
     with serving({"disk": MemoryDisk(PRINTS_HELLO)}) as path:
@@ -234,6 +251,11 @@ def test_a_guest_that_does_not_heed_the_power_button(tmp_path: Path) -> None:
     ):
         boot(tmp_path, "hello")
     assert no_qemu_is_left()
+
+
+def test_a_qemu_that_dies(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"QEMU ended with status -9"):
+        boot(tmp_path, "hello", kill=True)
 
 
 def test_a_qemu_that_does_not_start(tmp_path: Path) -> None:

@@ -56,12 +56,16 @@ def test_every_request_of_every_client_is_in_the_trace(tmp_path: Path) -> None:
     assert ReadTrace.load(tmp_path / "trace.parquet").frame.equals(trace.frame)
 
 
-def test_writing_zeros_that_must_stay_allocated_is_a_write() -> None:
+def test_what_the_flags_of_a_request_make_of_it() -> None:
     recorder = Recorder(MemoryDisk(bytes(SIZE)))
     recorder.start()
-    asyncio.run(recorder.zero(0, 4096, discard=False))
-    asyncio.run(recorder.zero(0, 4096, discard=True))
-    assert finish(recorder).frame["op"].to_list() == ["write", "discard"]
+    forced, no_hole = 1, 2
+    with serving({"disk": recorder}) as path, RawClient(path) as client:
+        client.go("disk")
+        client.ask(WRITE_ZEROES, 0, 4096, flags=no_hole)
+        client.ask(WRITE_ZEROES, 0, 4096)
+        client.ask(WRITE, 0, 1, flags=forced, data=b"x")
+    assert finish(recorder).frame["op"].to_list() == ["write", "discard", "write", "flush"]
 
 
 def test_times_count_from_the_start_and_the_trace_can_be_cut() -> None:
@@ -98,6 +102,18 @@ def test_rows_are_in_the_order_of_issue_even_if_requests_overtake() -> None:
     frame = finish(recorder).frame
     assert frame["offset"].to_list() == [0, 4096]
     assert frame.select(pl.col("completed_ns").is_sorted(descending=True)).item()
+
+
+def test_a_request_from_before_the_start_that_ends_after_it_is_not_the_machine_s() -> None:
+    async def overlapping(recorder: Recorder) -> None:
+        early = asyncio.create_task(recorder.read(0, 512))
+        await asyncio.sleep(0.01)
+        recorder.start()
+        await early
+
+    recorder = Recorder(Overtaking(bytes(SIZE)))
+    asyncio.run(overlapping(recorder))
+    assert finish(recorder).frame.is_empty()
 
 
 def test_a_mark_needs_a_start() -> None:

@@ -18,8 +18,8 @@ class Recorder:
 
     Time zero is `start`; what comes before (an emulator that looks at a disk's geometry before the machine
     runs) is carried out and not logged. A request to write zeros counts as a discard where the client leaves
-    the space to us, and as a write where it insists on keeping it allocated. Block status is no request of
-    the machine.
+    the space to us, and as a write where it insists on keeping it allocated. A write that must be durable at
+    once (FUA) is a write and a flush. Block status is no request of the machine.
 
     Parameters
     ----------
