@@ -1,1 +1,1 @@
-"""Charts and widgets."""
+"""Charts and widgets: views of a timeline."""

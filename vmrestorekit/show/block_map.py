@@ -64,7 +64,7 @@ def blocks_per_cell(blocks: int) -> int:
 def cells_of(shown: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return for each cell its state and which share of its blocks is in that state.
 
-    Most blocks of a large disk only rest in the backup; a cell shows the most frequent state of the others, if
+    Most blocks of a large disk only rest in the backup; a cell shows the most frequent of the others, if
     there is any, and its share says how much of the cell that is.
     """
     per_cell = blocks_per_cell(shown.size)
@@ -194,7 +194,8 @@ def legend(state: State) -> str:
     if per_cell > 1:
         note = (
             f"<li class='soft'>One cell is {per_cell:,} blocks ({block_range(0, per_cell)}, …) and shows "
-            "their most frequent state beyond resting in the backup: the larger the square, the more of them.</li>"
+            "their most frequent state beyond resting in the backup: the larger the square, the more of "
+            "them.</li>"
         )
     return f'<ul class="legend" aria-label="Legend of the map">{items}{note}</ul>'
 

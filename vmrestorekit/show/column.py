@@ -28,6 +28,8 @@ from vmrestorekit.show.units import clock, share, size
 
 __all__ = ["Column"]
 
+_NOW = '<span class="now">● happens now</span>'
+
 
 class Column(widgets.VBox):  # type: ignore[misc]
     """A view of one timeline; `show` is told the row, and that is all it knows.
@@ -55,7 +57,7 @@ class Column(widgets.VBox):  # type: ignore[misc]
             [self._heading, self._status, pictures], layout={"flex": "1 1 430px", "min_width": "0"}
         )
 
-    def show(self, row: int, time_ns: int, *, whole_instant: bool = False) -> State:
+    def show(self, row: int, time_ns: int, *, whole_instant: bool = False, current: bool = True) -> State:
         """Show the state right after an event.
 
         Parameters
@@ -66,6 +68,8 @@ class Column(widgets.VBox):  # type: ignore[misc]
             What the clock says; the event may have been earlier.
         whole_instant : bool
             Tell all events of the instant, not only the last.
+        current : bool
+            The clock stands at this event, and not at a later one of another timeline.
         """
         timeline = self.timeline
         state = timeline.state_at(row)
@@ -78,7 +82,7 @@ class Column(widgets.VBox):  # type: ignore[misc]
         self._status.value = _div(f'<p role="status" aria-live="polite"><b>{at}</b> · {escape(told)}</p>')
         self._heading.value = _div(
             f'<h4>{escape(self.name)}<span class="soft">{escape(timeline.vm)} / {escape(timeline.boot)} · '
-            f"{escape(state.phase)}</span></h4>"
+            f"{escape(state.phase)}</span>{_NOW if current else ''}</h4>"
         )
         flow = flow_of(timeline, row) if first == row else _together(timeline, first, row)
         title = f"{self.name} at {clock(time_ns)}: {state.phase}. {told}"

@@ -41,7 +41,7 @@ def _now(progress: Progress, state: State) -> dict[str, str]:
 # name -> metric, and how it is written
 _RUN: dict[str, tuple[str, Callable[[float], str]]] = {
     "Time to boot": ("time_to_boot_ns", duration),
-    "Stall (what the backup cost the boot)": ("stall_ns", duration),
+    "Stall beyond a local boot": ("stall_ns", duration),
     "Longest wait for a read": ("wait_max_ns", duration),
     "Read cache hit rate": ("hit_rate", lambda value: f"{100 * value:.1f} %"),
     "Read from the backup": ("media_bytes", size),

@@ -145,12 +145,11 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     # --- controls ---------------------------------------------------------------------------------------
 
     def _make_controls(self) -> None:
-        self.back_button = _button("Back", "step-backward", "Go to the event before", self.back)
-        self.step_button = _button("Step", "step-forward", "Go to the next event", self.step)
+        self.back_button = _button("Back", "Go to the event before", self.back)
+        self.step_button = _button("Step", "Go to the next event", self.step)
         self.play_button = widgets.ToggleButton(
             False,
             description="Play",
-            icon="play",
             tooltip="Step by itself, or pause",
             layout={"width": "90px"},
         )
@@ -173,7 +172,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         kinds = [(f"{KIND_NAMES[kind]} ({count:,})", kind) for kind, count in self.clock.counts().items()]
         self.kind = _dropdown("Jump to", kinds, "A kind of event, and how often it happens", width="330px")
         self.jump_button = _button(
-            "Jump", "fast-forward", "Go to the next event of this kind", lambda: self.jump(self.kind.value)
+            "Jump", "Go to the next event of this kind", lambda: self.jump(self.kind.value)
         )
         self.slider = self._make_slider()
         self.slider.observe(self._slide, "value")
@@ -231,7 +230,6 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
 
     def _label_play_button(self, change: Any) -> None:
         self.play_button.description = "Pause" if change.new else "Play"
-        self.play_button.icon = "pause" if change.new else "play"
 
     def _slide(self, change: Any) -> None:
         if self._moving:
@@ -249,6 +247,10 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
 
     def _time_of(self, index: int) -> int:
         return int(self.clock.times[index]) if index >= 0 else 0
+
+    def _is_now(self, number: int, index: int) -> bool:
+        """Tell whether the clock's event is one of this timeline."""
+        return index >= 0 and self.clock.row(number, index) > self.clock.row(number, index - 1)
 
     def _go(self, target: int | None, otherwise: str) -> bool:
         if target is None:
@@ -269,7 +271,12 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         finally:
             self._moving = False
         states = [
-            column.show(self.clock.row(number, index), time_ns, whole_instant=self.together.value)
+            column.show(
+                self.clock.row(number, index),
+                time_ns,
+                whole_instant=self.together.value,
+                current=len(self.columns) > 1 and self._is_now(number, index),
+            )
             for number, column in enumerate(self.columns)
         ]
         self._figures.value = _div(figures.at_this_instant(self._progresses, states))
@@ -290,8 +297,8 @@ def _checked(name: str, timeline: object) -> Timeline:
     return timeline
 
 
-def _button(text: str, icon: str, tooltip: str, act: Any) -> widgets.Button:
-    button = widgets.Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "90px"})
+def _button(text: str, tooltip: str, act: Any) -> widgets.Button:
+    button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "90px"})
     button.on_click(lambda _: act())
     return button
 

@@ -53,14 +53,14 @@ _BOXES = {
     "data_agent": (300, 12, 168, 28),
     "vm": (18, 82, 160, 40),
     "vm_host": (18, 150, 160, 54),
-    "file_system": (232, 150, 106, 54),
-    "media_agent": (370, 150, 98, 54),
+    "file_system": (222, 150, 124, 54),
+    "media_agent": (378, 150, 92, 54),
 }
 _DRUMS = {
     "write_cache": (10, 238, 80, 84),
     "destination": (106, 238, 80, 84),
-    "read_cache": (232, 238, 106, 84),
-    "backup": (370, 238, 98, 84),
+    "read_cache": (224, 238, 112, 84),
+    "backup": (378, 238, 92, 84),
 }
 _NAMES = {
     "storage_manager": "Storage manager",
@@ -78,7 +78,7 @@ _NAMES = {
 # arrow -> its corners
 _ARROWS: dict[str, tuple[tuple[float, float], ...]] = {
     "manager_agent": ((134, 26), (298, 26)),
-    "agent_host": ((300, 34), (206, 34), (206, 162), (180, 162)),
+    "agent_host": ((300, 34), (202, 34), (202, 162), (180, 162)),
     "agent_fs": ((318, 40), (318, 148)),
     "agent_media": ((434, 40), (434, 148)),
     "media_host": ((400, 150), (400, 136), (156, 136), (156, 148)),
@@ -89,11 +89,11 @@ _ARROWS: dict[str, tuple[tuple[float, float], ...]] = {
     "host_destination": ((136, 204), (136, 236)),
     "destination_host": ((156, 238), (156, 206)),
     "write_destination": ((90, 287), (105, 287)),
-    "host_fs": ((178, 178), (230, 178)),
-    "fs_host": ((232, 193), (180, 193)),
-    "fs_media": ((338, 177), (368, 177)),
-    "cache_fs": ((285, 238), (285, 206)),
-    "backup_cache": ((370, 287), (340, 287)),
+    "host_fs": ((178, 178), (220, 178)),
+    "fs_host": ((222, 193), (180, 193)),
+    "fs_media": ((346, 177), (376, 177)),
+    "cache_fs": ((281, 238), (281, 206)),
+    "backup_cache": ((378, 287), (338, 287)),
 }
 
 
@@ -112,7 +112,7 @@ def system_picture(labels: Labels, flow: Flow, title: str) -> str:
     parts = [
         _panel(4, 4, 472, 44, "", ""),
         _panel(4, 58, 188, 270, "HOST SIDE", "primary storage"),
-        _panel(220, 58, 256, 270, "SECONDARY SIDE", "backup"),
+        _panel(212, 58, 264, 270, "SECONDARY SIDE", "backup"),
         '<text x="217" y="20" text-anchor="middle" style="font-size:9.5px;font-weight:700">CONTROL</text>',
     ]
     parts += [_arrow(points) for name, points in _ARROWS.items() if name not in flow.arrows]
@@ -203,7 +203,7 @@ def _gauge(x: float, y: float, width: float, gauge: Gauge) -> str:
 
 def _text(x: float, y: float, text: str, *, bold: bool = False, soft: bool = False) -> str:
     css = "soft" if soft else ""
-    style = "font-size:11.5px;font-weight:600" if bold else "font-size:10.5px"
+    style = "font-size:11px;font-weight:600" if bold else "font-size:10.5px"
     return (
         f'<text class="{css}" x="{x:g}" y="{y:g}" text-anchor="middle" style="{style}">{escape(text)}</text>'
     )
@@ -235,7 +235,11 @@ def _pill(points: tuple[tuple[float, float], ...], text: str, colour: str) -> st
     pairs = list(itertools.pairwise(points))
     start, end = max(pairs, key=lambda pair: abs(pair[0][0] - pair[1][0]) + abs(pair[0][1] - pair[1][1]))
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    width = 7 + 5.9 * len(text)
+    width = 8 + 5.9 * len(text)
+    if start[1] == end[1]:
+        y -= 14  # above a level arrow, beside an upright one
+    else:
+        x += width / 2 + 6
     x = min(max(x, width / 2 + 2), _WIDTH - width / 2 - 2)
     return (
         f'<rect x="{x - width / 2:g}" y="{y - 8:g}" width="{width:g}" height="16" rx="8" '

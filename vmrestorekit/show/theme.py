@@ -110,6 +110,7 @@ STYLE = """<style>
 .vmrk .soft, .vmrk svg text.soft { color: var(--vmrk-soft); fill: var(--vmrk-soft); }
 .vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; }
 .vmrk h4 .soft { font-weight: 400; font-size: 13px; margin-left: 6px; }
+.vmrk h4 .now { font-weight: 400; font-size: 13px; margin-left: 10px; color: var(--vmrk-ink); }
 .vmrk p[role=status] {
   margin: 4px 0; padding: 7px 12px; min-height: 4.4em; box-sizing: border-box;
   border-left: 4px solid var(--jp-brand-color1, #0072B2); background: var(--vmrk-panel); font-size: 14px;
@@ -117,7 +118,7 @@ STYLE = """<style>
 .vmrk p[role=status] b { font-variant-numeric: tabular-nums; margin-right: 2px; }
 .vmrk table { border-collapse: collapse; margin: 4px 0; font-size: 13px; }
 .vmrk caption { text-align: left; font-weight: 600; padding: 4px 0; }
-.vmrk th, .vmrk td { padding: 3px 14px 3px 0; text-align: right; border-bottom: 1px solid var(--vmrk-line);
+.vmrk th, .vmrk td { padding: 2px 12px 2px 0; text-align: right; border-bottom: 1px solid var(--vmrk-line);
   font-variant-numeric: tabular-nums; font-weight: 400; }
 .vmrk thead th { font-weight: 600; }
 .vmrk tbody th, .vmrk thead th:first-child { text-align: left; }
