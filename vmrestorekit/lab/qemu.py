@@ -175,16 +175,18 @@ async def run_guest(
             *("-chardev", f"socket,id=control,path={control}", "-mon", "chardev=control,mode=control"),
             *extra,
         ]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            pass_fds=[theirs.fileno()],
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        complaints = Path(folder, "stderr")
+        with open(complaints, "wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
+            )
         theirs.close()
         try:
-            await _connect(process, qmp)
+            await _connect(process, qmp, complaints)
             console, writer = await asyncio.open_unix_connection(sock=ours)
             guest = Guest(process, qmp)
             reading = asyncio.create_task(guest._read_console(console, console_log))
@@ -199,18 +201,17 @@ async def run_guest(
             await _end(process)
 
 
-async def _connect(process: asyncio.subprocess.Process, qmp: QMPClient) -> None:
+async def _connect(process: asyncio.subprocess.Process, qmp: QMPClient, complaints: Path) -> None:
     """Wait for QEMU to take up its control connection, or to say why not."""
     accepting, ending = asyncio.ensure_future(qmp.accept()), asyncio.ensure_future(process.wait())
     done, _ = await asyncio.wait({accepting, ending}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
     for task in (accepting, ending):
         task.cancel()
+    await asyncio.wait({accepting, ending})  # or the library trips over its own cancelled half
     if accepting not in done:
-        # reading what it said works only once it has ended
-        reason = b"no answer within 60 s"
-        if ending in done and process.stderr is not None:
-            reason = (await process.stderr.read()).strip() or b"no message"
-        raise LabError(f"QEMU did not start: {reason.decode(errors='replace').splitlines()[-1]}")
+        lines = complaints.read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()] or ["no answer within 60 s"]
+        raise LabError(f"QEMU did not start: {said[-1]}")
     await accepting
 
 
