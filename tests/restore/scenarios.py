@@ -166,6 +166,7 @@ def _plans(
         relocation_start=RelocationStart(draw(st.sampled_from(["at_once", "delay", "delay"])), draw(DELAYS)),
         purge=PurgeRule(draw(st.booleans()), draw(st.integers(2, 4)), draw(st.booleans())),
         pre_relocation_delay_ns=draw(DELAYS),
+        pre_relocation_bytes=draw(st.none() | st.integers(0, 6 * block_bytes)),
         cache_bytes=slots * block_bytes + draw(st.sampled_from([0, 0, 100])),
         eviction=draw(st.sampled_from(EVICTION_POLICIES)),
         relocation_depth=draw(st.integers(1, 3)),

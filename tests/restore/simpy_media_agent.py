@@ -131,6 +131,7 @@ class MediaAgent:
         self.first_set = Cursor([] if plan.mode == "full_restore" else media.first_set)
         self.relocation_cursor = Cursor(media.sequence)
         self.runs = RunTracker(media.sequence)
+        self.staged_ahead = 0
         self.pre_relocation_mode = self.relocating = self.relocation_finished = False
         self.marks: dict[int, int] = {}  # block -> trigger
         self.purged: set[int] = set()
@@ -259,12 +260,18 @@ class MediaAgent:
         if victims is None or self.relocation_finished:
             return False
         cause, block = FIRST_SET, self.first_set.next_block(self._to_stage)
-        if block is None and self.pre_relocation_mode and not self.relocating:
+        if block is None and self._may_stage_ahead():
             cause, block = PRE_STAGING, self.relocation_cursor.next_block(self._to_stage)
         if block is None:
             return False
+        self.staged_ahead += cause == PRE_STAGING
         self._start(Fetch([block], cause, LAST_NUMBER), victims)
         return True
+
+    def _may_stage_ahead(self) -> bool:
+        """Rule 6.4: pre-relocation mode is on, and has not brought as much as it may."""
+        most = self.plan.pre_relocation_limit // self.plan.block_bytes
+        return self.pre_relocation_mode and not self.relocating and self.staged_ahead < most
 
     def _to_stage(self, block: int) -> bool:
         """Rule 6: what a cursor does not pass over."""

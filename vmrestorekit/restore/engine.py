@@ -332,6 +332,12 @@ def announce(w, kind, detail):
 
 
 @compiled
+def announce_count(w, kind, count):
+    """Append an event that is about so many blocks, whichever they are."""
+    note(w, kind, NONE, count, NONE, ZERO)
+
+
+@compiled
 def is_before(first, second):
     """Tell which of two things due comes first."""
     return first.time < second.time or (first.time == second.time and first.key < second.key)
@@ -671,25 +677,25 @@ def may_be_staged(w, block):
 
 @compiled
 def next_of_first_set(w):
-    """Move the cursor of the first set to its next block, and return that or NONE."""
+    """Return the next block of the first set, or NONE; the cursor moves behind it."""
     s = w.sim[0]
     while s.first_set_cursor < len(w.first_set):
         block = w.first_set[s.first_set_cursor]
+        s.first_set_cursor += 1
         if may_be_staged(w, block):
             return block
-        s.first_set_cursor += 1
     return NONE
 
 
 @compiled
 def next_of_relocation(w):
-    """Move the cursor of the relocation sequence to its next block, and return that or NONE."""
+    """Return the next block of the relocation sequence, or NONE; the cursor moves behind it."""
     s = w.sim[0]
     while s.relocation_cursor < len(w.sequence):
         block = w.sequence[s.relocation_cursor]
+        s.relocation_cursor += 1
         if may_be_staged(w, block):
             return block
-        s.relocation_cursor += 1
     return NONE
 
 
@@ -747,12 +753,14 @@ def start_low_priority(w):
     s = w.sim[0]
     if s.mode == MODE_LOCAL or s.mode == MODE_FULL_RESTORE or s.relocation_finished:
         return False
+    if not can_stage(w):
+        return False
     cause = CAUSE_FIRST_SET
     block = next_of_first_set(w)
     if block == NONE and may_stage_ahead(w):
         cause = CAUSE_PRE_RELOCATION
         block = next_of_relocation(w)
-    if block == NONE or not can_stage(w):
+    if block == NONE:
         return False
     s.pre_relocation_fetches += cause == CAUSE_PRE_RELOCATION
     take_stager_slot(w)
@@ -819,7 +827,7 @@ def begin_part(w, number, slot, block, size):
 @compiled
 def joins(w, start, count, block):
     """Tell whether a missing block goes into the same fetch as the `count` blocks from `start`."""
-    if count == 0 or count >= w.sim[0].fetch_blocks or block != start + count:
+    if count >= w.sim[0].fetch_blocks or block != start + count:
         return False
     return w.blocks[block].address == w.blocks[block - 1].address + (1 << w.sim[0].block_shift)
 
@@ -916,12 +924,13 @@ def route(w, number, start, end, start2, end2):
         if size == 0:
             continue
         r.outstanding += 1
-        if begin_part(w, number, NONE, block, size):
-            if not joins(w, first_missing, missing, block):
-                if missing > 0:
-                    enqueue(w, first_missing, missing, number, CAUSE_VM_READ)
-                first_missing, missing = block, 0
-            missing += 1
+        is_missing = begin_part(w, number, NONE, block, size)
+        if missing > 0 and not (is_missing and joins(w, first_missing, missing, block)):
+            enqueue(w, first_missing, missing, number, CAUSE_VM_READ)
+            missing = 0
+        if is_missing and missing == 0:
+            first_missing = block
+        missing += is_missing
     if missing > 0:
         enqueue(w, first_missing, missing, number, CAUSE_VM_READ)
 
@@ -1139,7 +1148,7 @@ def begin(w):
         make_mode_due(w, ZERO, MODE_START_RELOCATION)
         return
     announce(w, INDICATE_VM_PROFILE, ZERO)
-    note(w, DETERMINE_FIRST_SET, NONE, len(w.first_set), NONE, ZERO)
+    announce_count(w, DETERMINE_FIRST_SET, len(w.first_set))
     if s.launch_rule == LAUNCH_BY_HEAD_START:
         s.launch_due = 1
         make_mode_due(w, s.head_start_ns, MODE_LAUNCH)
@@ -1203,12 +1212,13 @@ def issue_relocation(w, number, slot):
     first_missing, missing = 0, 0
     for position in range(first, first + count):
         block = w.sequence[position]
-        if begin_part(w, number, slot, block, 1 << s.block_shift):
-            if not joins(w, first_missing, missing, block):
-                if missing > 0:
-                    enqueue(w, first_missing, missing, number, CAUSE_RELOCATION_READ)
-                first_missing, missing = block, 0
-            missing += 1
+        is_missing = begin_part(w, number, slot, block, 1 << s.block_shift)
+        if missing > 0 and not (is_missing and joins(w, first_missing, missing, block)):
+            enqueue(w, first_missing, missing, number, CAUSE_RELOCATION_READ)
+            missing = 0
+        if is_missing and missing == 0:
+            first_missing = block
+        missing += is_missing
     if missing > 0:
         enqueue(w, first_missing, missing, number, CAUSE_RELOCATION_READ)
 
@@ -1276,8 +1286,9 @@ def mark(w, block, trigger):
     """Mark a block for purging if the media agent has it or is about to."""
     b = w.blocks[block]
     if b.place != ABSENT:
+        if not b.marked:
+            b.trigger = trigger
         b.marked = 1
-        b.trigger = trigger
         make_purge_due(w, block)
 
 
@@ -1370,14 +1381,14 @@ def pivot(w):
 
 
 @compiled
-def count_present(w):
-    """Return how many blocks are in the read cache."""
-    present = 0
-    block = w.sim[0].oldest
-    while block != NONE:
-        present += 1
-        block = w.blocks[block].newer
-    return present
+def empty_cache(w):
+    """Drop every block from the read cache."""
+    s = w.sim[0]
+    dropped = 0
+    while s.oldest != NONE:
+        leave_cache(w, s.oldest)
+        dropped += 1
+    announce_count(w, EMPTY_READ_CACHE, dropped)
 
 
 @compiled
@@ -1389,7 +1400,7 @@ def unmount_if_quiet(w):
     s.unmounted = 1
     announce(w, UNMOUNT_FILE_SYSTEM, ZERO)
     announce(w, INDICATE_RELOCATION_COMPLETED, ZERO)
-    note(w, EMPTY_READ_CACHE, NONE, count_present(w), NONE, ZERO)
+    empty_cache(w)
     announce(w, DE_ASSOCIATE, ZERO)
 
 
@@ -1410,7 +1421,7 @@ def expire(w):
     s.due = 0
     s.queue_head = NONE
     s.now = ended
-    note(w, EMPTY_READ_CACHE, NONE, count_present(w), NONE, ZERO)
+    empty_cache(w)
     announce(w, UNMOUNT_FILE_SYSTEM, ZERO)
     announce(w, DE_ASSOCIATE, ZERO)
 

@@ -63,8 +63,8 @@ KIND_MEANING = {
     "read_destination": ("vm_host", "range", "row of the trace", "bytes"),
     "read_write_cache": ("vm_host", "range", "row of the trace", "bytes"),
     "written": ("vm_host", "range", "row of the trace", "0 write cache, 1 destination"),
-    "relocation_read": ("relocation", "range", "number of the relocation request", "bytes"),
-    "relocated": ("relocation", "range", "number of the relocation request", "bytes"),
+    "relocation_read": ("relocation", "range", "number of the request (rule 1 of the clockwork)", "bytes"),
+    "relocated": ("relocation", "range", "number of the request (rule 1 of the clockwork)", "bytes"),
     "applied": ("vm_host", "range", "", "bytes"),
 }
 
