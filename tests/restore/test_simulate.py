@@ -1,0 +1,225 @@
+"""From a boot, a plan and hardware to a timeline: the parts around the engine, and its closed-form limits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scenarios import Scenario, scenarios
+
+from vmrestorekit.plan import LaunchRule, PlanError, RelocationStart, RestorePlan
+from vmrestorekit.restore import timeline as tl
+from vmrestorekit.restore.closed_loop import find_parents
+from vmrestorekit.restore.events import KIND_MEANING, KINDS
+from vmrestorekit.restore.hardware import MEDIA, BackupDevice, Hardware, HardwareError, Link, PrimaryStorage
+from vmrestorekit.restore.simulate import compare, simulate, simulate_trace
+from vmrestorekit.restore.summary import SUMMARY_MEANING, tabulate
+from vmrestorekit.restore.timeline import Timeline, TimelineError
+from vmrestorekit.traces.corpus import Boot
+
+
+@given(
+    gaps=hnp.arrays(np.int64, st.integers(0, 30), elements=st.integers(0, 3)),
+    data=st.data(),
+)
+def test_parents_are_those_that_a_search_of_all_rows_finds(
+    gaps: npt.NDArray[np.int64], data: st.DataObject
+) -> None:
+    issued = np.cumsum(gaps)
+    took = data.draw(hnp.arrays(np.int64, len(gaps), elements=st.integers(0, 6)))
+    completed = issued + took
+    expected = []
+    for row in range(len(issued)):
+        candidates = [(completed[above], above) for above in range(row) if completed[above] <= issued[row]]
+        expected.append(max(candidates)[1] if candidates else -1)
+    assert find_parents(issued, completed).tolist() == expected
+
+
+def drawn_timeline(scenario: Scenario) -> Timeline | None:
+    try:
+        return simulate_trace(scenario.trace, scenario.plan, scenario.hardware, scenario.address)
+    except PlanError:
+        return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenario=scenarios(), data=st.data())
+def test_state_at_is_what_replaying_every_event_gives(scenario: Scenario, data: st.DataObject) -> None:
+    timeline = drawn_timeline(scenario)
+    if timeline is None:
+        return
+    at = data.draw(st.integers(-1, len(timeline) - 1))
+    flags = [tl.STORED if stored else 0 for stored in timeline.stored]
+    for event in timeline.events[: at + 1].iter_rows(named=True):
+        if event["kind"] == "empty_read_cache":
+            flags = [value & ~(tl.IN_CACHE | tl.IN_FLIGHT) for value in flags]
+        effect = {
+            "fetch": (tl.IN_FLIGHT, 0),
+            "staged": (tl.IN_CACHE, tl.IN_FLIGHT | tl.PURGED),
+            "serve": (tl.SERVED, 0),
+            "evict": (0, tl.IN_CACHE),
+            "purge": (tl.PURGED, tl.IN_CACHE),
+            "written": (tl.WRITTEN, 0),
+            "relocated": (tl.RELOCATED, 0),
+            "applied": (tl.RELOCATED, tl.WRITTEN),
+        }.get(event["kind"])
+        if effect is not None:
+            for block in range(event["block"], event["block"] + event["count"]):
+                flags[block] = flags[block] & ~effect[1] | effect[0]
+    assert timeline.state_at(at).flags.tolist() == flags
+
+
+def test_state_at_long_after_a_snapshot(monkeypatch: pytest.MonkeyPatch, tiny_boot: Boot) -> None:
+    plan = RestorePlan(tiny_boot.disk_bytes, first_set=np.arange(20), launch=LaunchRule(head_start_ns=0))
+    whole = simulate(tiny_boot, plan, "flash")
+    states = [whole.state_at(row).flags for row in range(len(whole))]
+    monkeypatch.setattr(tl, "_SNAPSHOT_EVERY", 7)
+    again = simulate(tiny_boot, plan, "flash")
+    for row, flags in enumerate(states):
+        assert np.array_equal(again.state_at(row).flags, flags)
+
+
+def test_questions_that_a_timeline_cannot_answer(tiny_boot: Boot) -> None:
+    timeline = simulate(tiny_boot, RestorePlan(tiny_boot.disk_bytes), "flash")
+    with pytest.raises(TimelineError, match="expected either an event's index or time_ns"):
+        timeline.state_at()
+    with pytest.raises(TimelineError, match=f"expected an event from -1 to {len(timeline) - 1}"):
+        timeline.state_at(len(timeline))
+    with pytest.raises(TimelineError, match="kind: expected one of"):
+        timeline.next_of_kind("explode", 0)
+
+
+def wasted_by_hand(timeline: Timeline) -> int:
+    """Blocks that a stager brought and nobody was sent before they left, event by event."""
+    wasted, idle = 0, set()
+    for event in timeline.events.iter_rows(named=True):
+        blocks = range(event["block"], event["block"] + event["count"])
+        if event["kind"] == "staged" and event["detail"] >= 2:
+            idle |= set(blocks)
+        elif event["kind"] == "serve":
+            idle -= set(blocks)
+        elif event["kind"] in ("evict", "purge") and event["block"] in idle:
+            wasted += 1
+            idle.remove(event["block"])
+    return wasted + len(idle)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenario=scenarios())
+def test_wasted_bytes_are_those_counted_event_by_event(scenario: Scenario) -> None:
+    timeline = drawn_timeline(scenario)
+    if timeline is not None:
+        assert timeline.summary()["wasted_bytes"] == wasted_by_hand(timeline) * scenario.plan.block_bytes
+
+
+INSTANT = Hardware(
+    "no time at all",
+    BackupDevice(channels=8, positioning_ns=0, bandwidth=10**18),
+    Link(0, 10**18),
+    PrimaryStorage(0, 10**18),
+    PrimaryStorage(0, 10**18),
+)
+
+
+def test_nothing_staged_and_nothing_takes_time_is_a_local_boot(tiny_boot: Boot) -> None:
+    """Closed form: if every device answers at once, the boot takes the think time of its longest chain."""
+    plan = RestorePlan(tiny_boot.disk_bytes, launch=LaunchRule("immediately"))
+    summary = simulate(tiny_boot, plan, INSTANT).summary()
+    # each operation still takes the nanosecond that rounding up leaves
+    assert 0 <= summary["stall_ns"] < 1000  # type: ignore[operator]
+    assert summary["misses"] > 0  # type: ignore[operator]
+
+
+def test_full_restore_boots_like_a_local_disk(tiny_boot: Boot) -> None:
+    plan = RestorePlan(tiny_boot.disk_bytes, mode="full_restore")
+    assert simulate(tiny_boot, plan, "tape").summary()["stall_ns"] == 0
+
+
+def test_everything_staged_before_launch_hits_always(tiny_boot: Boot) -> None:
+    plan = RestorePlan(
+        tiny_boot.disk_bytes,
+        mode="live_mount",
+        first_set=np.arange(RestorePlan(tiny_boot.disk_bytes).blocks),
+        launch=LaunchRule("share", 1.0),
+    )
+    summary = simulate(tiny_boot, plan, "object_storage").summary()
+    assert summary["hit_rate"] == 1.0
+
+
+def test_modes_side_by_side(tiny_boot: Boot) -> None:
+    plan = RestorePlan(tiny_boot.disk_bytes, relocation_start=RelocationStart("at_once"))
+    runs = compare(tiny_boot, plan, "flash")
+    assert list(runs) == ["full_restore", "instant_restore", "live_mount"]
+    table = tabulate({mode: run.summary() for mode, run in runs.items()})
+    assert [row["figure"] for row in table][:3] == ["launch", "time to boot", "time to ready"]
+    assert all(set(run.summary()) == set(SUMMARY_MEANING) for run in runs.values())
+
+
+def test_a_small_event_buffer_changes_nothing(tiny_boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrestorekit.restore import engine
+    from vmrestorekit.restore import simulate as module
+
+    plan = RestorePlan(tiny_boot.disk_bytes, first_set=np.arange(20))
+    expected = simulate(tiny_boot, plan, "flash").events
+    new_world = module._new_world
+
+    def cramped(*arguments: object) -> object:
+        return new_world(*arguments)._replace(events=np.zeros(1, engine.EVENT))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_new_world", cramped)
+    assert simulate(tiny_boot, plan, "flash").events.equals(expected)
+
+
+def test_plans_that_do_not_fit_are_refused(tiny_boot: Boot) -> None:
+    with pytest.raises(PlanError, match="expected a plan for the disks of"):
+        simulate(tiny_boot, RestorePlan((1 << 30,)))
+    some = RestorePlan(tiny_boot.disk_bytes, relocation_sequence=np.array([0, 1]))
+    with pytest.raises(PlanError, match=r"expected every block that the backup stores, but .* are missing"):
+        simulate(tiny_boot, some)
+    late = RestorePlan(
+        tiny_boot.disk_bytes,
+        mode="live_mount",
+        first_set=np.arange(9),
+        launch=LaunchRule("share"),
+        expiry_ns=1000,
+    )
+    with pytest.raises(PlanError, match="expires after 1000 ns, before the virtual machine is launched"):
+        simulate(tiny_boot, late, "tape")
+    with pytest.raises(HardwareError, match="expected a Hardware or one of disk_library"):
+        simulate(tiny_boot, RestorePlan(tiny_boot.disk_bytes), "papyrus")
+
+
+def test_hardware_that_cannot_exist_is_refused() -> None:
+    with pytest.raises(HardwareError, match="backup device: expected channels of at least 1, got 0"):
+        BackupDevice(channels=0, positioning_ns=0, bandwidth=1)
+    with pytest.raises(HardwareError, match="link: expected bandwidth of at least 1, got 0"):
+        Link(0, 0)
+    with pytest.raises(HardwareError, match="cpu_factor: expected a positive number, got 0"):
+        dataclasses.replace(MEDIA["tape"], cpu_factor=0)
+
+
+def test_every_preset_says_where_its_numbers_come_from() -> None:
+    assert all(len(hardware.source) > 40 for hardware in MEDIA.values())
+
+
+def test_the_engine_knows_the_same_kinds_of_events() -> None:
+    from vmrestorekit.restore import engine
+
+    assert sorted(engine.KIND_NAMES) == sorted(KINDS) == sorted(KIND_MEANING)
+    for code, name in enumerate(engine.KIND_NAMES):
+        assert getattr(engine, name.upper()) == code
+
+
+def test_times_never_run_backwards_and_waits_are_what_passed(tiny_boot: Boot) -> None:
+    events = simulate(tiny_boot, RestorePlan(tiny_boot.disk_bytes), "disk_library").events
+    assert events["time_ns"].is_sorted()
+    asked = events.filter(pl.col("kind") == "vm_read").select("request", asked="time_ns")
+    done = events.filter(pl.col("kind") == "vm_done").join(asked, on="request")
+    assert len(done) == len(asked) > 0
+    assert (done["time_ns"] - done["asked"]).equals(done["detail"].alias("time_ns"))
