@@ -28,8 +28,8 @@ class Clock:
         return self.now
 
 
-def finish(recorder: Recorder, until_ns: int | None = None) -> ReadTrace:
-    return recorder.trace("vm", "boot-1", accelerator="none", versions={}, until_ns=until_ns)
+def finish(recorder: Recorder, end_ns: int | None = None) -> ReadTrace:
+    return recorder.trace("vm", "boot-1", accelerator="none", versions={}, end_ns=end_ns)
 
 
 def test_every_request_of_every_client_is_in_the_trace(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_times_count_from_the_start_and_the_trace_can_be_cut() -> None:
     assert whole.frame["completed_ns"].to_list() == [2000, 4000, 7000]
     assert whole.metadata.marks == {"boot_done_ns": 5000}
     assert whole.metadata.disk_bytes == (SIZE,)
-    assert finish(recorder, until_ns=6000).frame["issued_ns"].to_list() == [1000, 3000]
+    assert finish(recorder, end_ns=6000).frame["issued_ns"].to_list() == [1000, 3000]
 
 
 class Overtaking(MemoryDisk):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from vmrestorekit import cli
 from vmrestorekit.lab.spec import GuestSpec, SpecError
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.toml"))
@@ -67,3 +69,32 @@ def test_a_file_that_is_missing_or_no_toml(tmp_path: Path) -> None:
     path.write_text("name = ")
     with pytest.raises(SpecError, match=r"a.toml: expected a guest description in TOML"):
         GuestSpec.load(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (
+            ["build", "nowhere.toml"],
+            "vmrestorekit: expected a guest description at nowhere.toml, found no file",
+        ),
+        (
+            ["record", "no.img", "-o", "corpus"],
+            "vmrestorekit: expected a disk image at no.img, found no file",
+        ),
+    ],
+)
+def test_on_the_command_line_it_is_one_sentence(
+    command: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vmrestorekit", "lab", *command])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip() == sentence
+    assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from pathlib import Path
 
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
@@ -21,24 +22,10 @@ __all__ = ["BASE_PACKAGES", "BOOT_DONE_LINE", "build_image", "describe_image"]
 
 BOOT_DONE_LINE = "vmrestorekit: boot done"
 BASE_PACKAGES = (
-    *(
-        "systemd-sysv",
-        "linux-image-cloud-amd64",
-        "initramfs-tools",
-        "udev",
-        "dbus",
-        "ifupdown",
-        "grub-pc-bin",
-    ),
-    *("grub2-common", "zstd", "openssh-server", "cron", "rsyslog"),
+    *("systemd-sysv", "linux-image-cloud-amd64", "initramfs-tools", "udev", "dbus", "ifupdown", "zstd"),
+    *("grub-pc-bin", "grub2-common", "openssh-server", "cron", "rsyslog"),
 )
-
-_PLAIN_ENVIRONMENT = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
-    "LC_ALL": "C.UTF-8",
-    "DEBIAN_FRONTEND": "noninteractive",
-}
+_PLAIN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 _PARTITION_START = 1 << 20
 _SECTOR = 512
 _GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal", "configfile")
@@ -77,6 +64,8 @@ ExecStart=/bin/sh /etc/vmrestorekit-first-use
 WantedBy=multi-user.target
 """,
 }
+# changes with everything above that ends up in a root directory, so that an older one is not used again
+_RECIPE = f"{zlib.crc32(repr((BASE_PACKAGES, _UNITS, _GRUB_MODULES)).encode()):08x}"
 
 
 def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report | None = None) -> None:
@@ -94,7 +83,8 @@ def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report | N
     require_programs(["debootstrap", "mke2fs", "sfdisk", "unshare"], "building a guest image")
     if os.geteuid() != 0:
         raise LabError("building a guest image needs root rights (debootstrap sets owners): run it with sudo")
-    work_dir.mkdir(parents=True, exist_ok=True)
+    for folder in (work_dir, image.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     log = work_dir / f"{spec.name}.log"
     base = _base_root(spec.release, work_dir, log, report)
     root = _guest_root(spec, base, work_dir, log, report)
@@ -124,7 +114,7 @@ def describe_image(image: Path) -> dict[str, object]:
 
 def _base_root(release: str, work_dir: Path, log: Path, report: Report) -> Path:
     """Return the root directory of a minimal Debian, shared by all guests of one release."""
-    base = work_dir / f"{release}.base"
+    base = work_dir / f"{release}-{_RECIPE}.base"
     if base.exists():
         report.say(f"{release}: base system is there already")
         return base
@@ -146,7 +136,7 @@ def _mirror(release: str) -> list[str]:
 
 
 def _guest_root(spec: GuestSpec, base: Path, work_dir: Path, log: Path, report: Report) -> Path:
-    root = work_dir / f"{spec.name}-{spec.digest()}.root"
+    root = work_dir / f"{spec.name}-{spec.digest()}-{_RECIPE}.root"
     if root.exists():
         report.say(f"{spec.name}: root directory is there already")
         return root
@@ -175,8 +165,9 @@ def _guest_root(spec: GuestSpec, base: Path, work_dir: Path, log: Path, report: 
 
 def _in_root(root: Path, script: str, log: Path) -> None:
     """Run a shell script inside the root; a process it leaves behind ends with it, a mount too."""
+    plain = _PLAIN_ENVIRONMENT | {"DEBIAN_FRONTEND": "noninteractive"}
     own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root / 'proc'}"]
-    run([*own, "chroot", root, "/bin/sh", "-c", script], log=log, environment=_PLAIN_ENVIRONMENT)
+    run([*own, "chroot", root, "/bin/sh", "-c", script], log=log, environment=plain)
 
 
 def _configure(spec: GuestSpec, root: Path) -> None:
@@ -212,15 +203,28 @@ def _write_disk(spec: GuestSpec, root: Path, image: Path, work_dir: Path, log: P
     _write_text(config, _MKE2FS_CONF)
     with open(image, "wb") as disk:
         disk.truncate(spec.size_bytes)
-    # Debian's fixed partition type 83, active; everything else about the table is sfdisk's choice
-    table = f"label: dos\nstart={_PARTITION_START // _SECTOR}, type=83, bootable\n"
+    # one identity a description: two images of it have the same UUIDs
+    identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{spec.name}.{spec.digest()}")
+    partition = f"start={_PARTITION_START // _SECTOR}, type=83, bootable"
+    table = f"label: dos\nlabel-id: {identity.fields[0]:#x}\n{partition}\n"
     run(["sfdisk", "--quiet", image], text_in=table, log=log)
-    # one identity a description, so that two images of it have the same UUIDs
-    identity = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{spec.name}.{spec.digest()}"))
     extended = f"offset={_PARTITION_START},lazy_itable_init=0,lazy_journal_init=0,hash_seed={identity}"
     blocks = (spec.size_bytes - _PARTITION_START) // 4096
     run(
-        ["mke2fs", "-q", "-t", "ext4", "-U", identity, "-E", extended, "-d", root, image, f"{blocks * 4}k"],
+        [
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-U",
+            str(identity),
+            "-E",
+            extended,
+            "-d",
+            root,
+            image,
+            f"{blocks * 4}k",
+        ],
         log=log,
         environment=os.environ | {"MKE2FS_CONFIG": str(config)},
     )

@@ -165,12 +165,9 @@ class _Connection:
                 await self._reply(option, OptionReply.ERR_INVALID, str(error).encode())
                 continue
             if chosen is not None:
-                return self._choose(chosen)
+                self.block_status = self.status_of == chosen
+                return self.exports[chosen]
         raise _Broken(f"expected at most {_MAX_OPTIONS} options")
-
-    def _choose(self, name: str) -> Backend:
-        self.block_status = self.status_of == name
-        return self.exports[name]
 
     async def _option(self, option: int, data: bytes) -> str | None:
         """Answer one option; return the export's name once it is chosen."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 import numpy as np
@@ -140,9 +139,7 @@ class Overlay:
     def __enter__(self) -> Overlay:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _merged(self, offset: int, length: int) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import socket
 import tempfile
@@ -16,7 +15,7 @@ from qemu.qmp import QMPClient, QMPError
 
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
 
-__all__ = ["QEMU", "Guest", "kvm_opens", "qemu_version", "run_guest"]
+__all__ = ["QEMU", "Guest", "qemu_version", "run_guest"]
 
 QEMU = "qemu-system-x86_64"
 _ACCELERATORS = {
@@ -36,11 +35,6 @@ def qemu_version() -> str:
     require_programs([QEMU], "running a virtual machine")
     match = re.search(r"version (\S+)", run([QEMU, "--version"], timeout_s=30))
     return match[1] if match else "unknown"
-
-
-def kvm_opens() -> bool:
-    """Return whether /dev/kvm can be opened, which proves little: see `record.choose_accelerator`."""
-    return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
 class Guest:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import vmrestorekit
 from vmrestorekit.lab.guest import BOOT_DONE_LINE, describe_image
-from vmrestorekit.lab.nbd import serve
+from vmrestorekit.lab.nbd import Backend, serve
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.progress import Report
-from vmrestorekit.lab.qemu import kvm_opens, qemu_version, run_guest
+from vmrestorekit.lab.qemu import Guest, qemu_version, run_guest
 from vmrestorekit.lab.recorder import Recorder
 from vmrestorekit.traces.schema import ReadTrace
 
@@ -143,22 +144,17 @@ async def record_boot(
     """Boot a machine from ``disk`` once, record it and shut it down; parameters as of `record_boots`."""
     report = report or Report()
     recorder = Recorder(disk)
-    with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder:
-        path = Path(folder, "nbd")
-        async with (
-            serve(path, {vm: recorder}),
-            run_guest(path, vm, accelerator=accelerator, console_log=console_log, extra=extra) as guest,
-        ):
-            async with _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report):
-                recorder.start()
-                await guest.start()
-                await guest.wait_for(boot_done_line, timeout_s)
-                boot_done_ns = recorder.mark(BOOT_DONE_MARK)
-                await asyncio.sleep(after_boot_s)
-            report.now(f"{vm} {boot}: shutting down")
-            await guest.shut_down(timeout_s)
+    async with _machine(recorder, vm, accelerator, console_log, extra) as guest:
+        async with _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report):
+            recorder.start()
+            await guest.start()
+            await guest.wait_for(boot_done_line, timeout_s)
+            boot_done_ns = recorder.mark(BOOT_DONE_MARK)
+            await asyncio.sleep(after_boot_s)
+        report.now(f"{vm} {boot}: shutting down")
+        await guest.shut_down(timeout_s)
     end_ns = boot_done_ns + round(after_boot_s * 1e9)
-    return recorder.trace(vm, boot, accelerator=accelerator, versions=versions, until_ns=end_ns)
+    return recorder.trace(vm, boot, accelerator=accelerator, versions=versions, end_ns=end_ns)
 
 
 def choose_accelerator(image: Path, work_dir: Path, report: Report, timeout_s: float = 30.0) -> str:
@@ -169,7 +165,7 @@ def choose_accelerator(image: Path, work_dir: Path, report: Report, timeout_s: f
     thrown away.
     """
     qemu_version()
-    if not kvm_opens():
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     report.now(f"trying KVM, for at most {timeout_s:g} s")
     try:
@@ -181,19 +177,28 @@ def choose_accelerator(image: Path, work_dir: Path, report: Report, timeout_s: f
 
 
 async def _boots_under_kvm(image: Path, work_dir: Path, timeout_s: float) -> None:
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder,
-        Overlay(image, Path(folder, "writes")) as disk,
-    ):
+    writes = work_dir / "kvm-probe.writes"
+    try:
+        with Overlay(image, writes) as disk:
+            async with _machine(disk, "probe", "kvm", work_dir / "kvm-probe.console.log") as guest:
+                await guest.start()
+                await guest.wait_for(_KERNEL_LINE, timeout_s)
+    finally:
+        writes.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def _machine(
+    disk: Backend, name: str, accelerator: str, console_log: Path, extra: Sequence[str] = ()
+) -> AsyncIterator[Guest]:
+    """Serve the disk and set up a machine on it."""
+    with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder:
         path = Path(folder, "nbd")
-        log = work_dir / "kvm-probe.console.log"
         async with (
-            serve(path, {"probe": disk}),
-            run_guest(path, "probe", accelerator="kvm", console_log=log) as guest,
+            serve(path, {name: disk}),
+            run_guest(path, name, accelerator=accelerator, console_log=console_log, extra=extra) as guest,
         ):
-            await guest.start()
-            await guest.wait_for(_KERNEL_LINE, timeout_s)
+            yield guest
 
 
 @contextlib.asynccontextmanager

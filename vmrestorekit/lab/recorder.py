@@ -102,18 +102,12 @@ class Recorder:
             self._rows.append((issued - self._epoch, self._clock() - self._epoch, 0, op, offset, length))
 
     def trace(
-        self,
-        vm: str,
-        boot: str,
-        *,
-        accelerator: str,
-        versions: Mapping[str, str],
-        until_ns: int | None = None,
+        self, vm: str, boot: str, *, accelerator: str, versions: Mapping[str, str], end_ns: int | None = None
     ) -> ReadTrace:
-        """Return what was logged, ordered by issue, without what came at ``until_ns`` or later."""
+        """Return what was logged, ordered by issue, without what came at ``end_ns`` or later."""
         frame = pl.DataFrame(self._rows, schema=TRACE_SCHEMA, orient="row").sort("issued_ns", "completed_ns")
-        if until_ns is not None:
-            frame = frame.filter(pl.col("issued_ns") < until_ns)
+        if end_ns is not None:
+            frame = frame.filter(pl.col("issued_ns") < end_ns)
         metadata = TraceMetadata(
             vm=vm,
             boot=boot,
