@@ -1419,6 +1419,7 @@ def expire(w):
         if (d.key >> 60) <= DUE_WRITE_CACHE and d.start < s.now:
             ended = max(ended, d.time)
     s.due = 0
+    s.dispatch_due = 0
     s.queue_head = NONE
     s.now = ended
     empty_cache(w)
