@@ -1,0 +1,92 @@
+"""From a predictor and the state of a machine's disks to a restore plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from vmrestorekit.plan import DEFAULT_BLOCK_BYTES, RestorePlan
+from vmrestorekit.predict.base import BlockPredictor
+from vmrestorekit.predict.cache_blocks import LIKELY, cache_block_scores, staging_order
+from vmrestorekit.predict.observed import PredictError
+from vmrestorekit.traces.corpus import Boot
+from vmrestorekit.traces.manifest import Manifest
+
+__all__ = ["make_plan"]
+
+# how much more than the expected number of blocks is staged when no budget is given
+GENEROSITY = 1.25
+
+
+def make_plan(
+    predictor: BlockPredictor,
+    boot_or_manifests: Boot | Manifest | Iterable[Manifest],
+    *,
+    mode: str = "instant_restore",
+    block_bytes: int = DEFAULT_BLOCK_BYTES,
+    budget_bytes: int | None = None,
+    threshold: float = LIKELY,
+    **plan_settings: Any,
+) -> RestorePlan:
+    """Decide what to pre-stage, and in which order.
+
+    Parameters
+    ----------
+    predictor : BlockPredictor
+        Fitted.
+    boot_or_manifests : Boot, Manifest or iterable of Manifest
+        State of the machine's disks before the boot. Of a `Boot` only its manifests are looked at, never its
+        trace: that is what is to be predicted.
+    mode : {"instant_restore", "live_mount", "full_restore"}
+    block_bytes : int
+        Size of a block of the read cache.
+    budget_bytes : int, optional
+        How much to stage at most, over all disks; default: 1.25 times what the boot is expected to read.
+    threshold : float
+        Blocks at least this probable are staged in the order of their expected first reads, the others after
+        them by falling probability. See `staging_order`.
+    **plan_settings
+        Further attributes of the `RestorePlan`, such as ``expiry_ns`` or ``cache_bytes``.
+
+    Returns
+    -------
+    RestorePlan
+
+    Raises
+    ------
+    PredictError
+        If the predictor cannot say anything of these disks.
+    PlanError
+        If a setting makes no sense.
+    """
+    manifests = _manifests_of(boot_or_manifests)
+    empty_plan = RestorePlan(
+        disk_bytes=tuple(manifest.disk_bytes for manifest in manifests),
+        mode=mode,
+        block_bytes=block_bytes,
+        **plan_settings,
+    )
+    if budget_bytes is not None and budget_bytes < 0:
+        raise PredictError(f"budget_bytes: expected at least 0, got {budget_bytes}")
+    # disks one after the other: the numbering of `first_block_of_disk`
+    scores = pl.concat(
+        cache_block_scores(predictor.score_blocks(manifest, disk), manifest, block_bytes, threshold)
+        for disk, manifest in enumerate(manifests)
+    )
+    if budget_bytes is None:
+        expected = float(scores.filter("stored")["probability"].sum())
+        budget_bytes = int(GENEROSITY * expected * block_bytes) + block_bytes
+    return empty_plan.replace(first_set=staging_order(scores, budget_bytes // block_bytes, threshold))
+
+
+def _manifests_of(boot_or_manifests: Boot | Manifest | Iterable[Manifest]) -> tuple[Manifest, ...]:
+    if isinstance(boot_or_manifests, Boot):
+        return boot_or_manifests.manifests
+    if isinstance(boot_or_manifests, Manifest):
+        return (boot_or_manifests,)
+    manifests = tuple(boot_or_manifests)
+    if not manifests or not all(isinstance(manifest, Manifest) for manifest in manifests):
+        raise PredictError(f"expected a Boot, or a Manifest of each disk, got {boot_or_manifests!r:.80}")
+    return manifests
