@@ -7,7 +7,6 @@ from JupyterLab's light or dark theme, free text would not.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import altair as alt
@@ -16,7 +15,9 @@ import polars as pl
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import renderer
 from vmrestorekit.show.chart_data import cache_levels, marks, reads_by_bin
-from vmrestorekit.show.theme import BLOCK_STATES, BLUE, GREY, ORANGE, SOURCES, SYMBOLS, VERMILLION, mode_name
+from vmrestorekit.show.checks import expect_timeline
+from vmrestorekit.show.summary_chart import compare_summaries
+from vmrestorekit.show.theme import BLOCK_STATES, GREY, ORANGE, SOURCES, SYMBOLS, VERMILLION, mode_name
 
 __all__ = ["cache_over_time", "compare_summaries", "reads_by_source"]
 
@@ -38,7 +39,7 @@ def reads_by_source(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     width : int
         Of the drawing area in pixels.
     """
-    _expect_timeline("timeline", timeline)
+    expect_timeline("timeline", timeline)
     named = {name: f"{sign.letter}  {sign.name}" for name, sign in SOURCES.items()}
     bins = reads_by_bin(timeline).with_columns(
         pl.col("source").replace_strict(named),
@@ -58,7 +59,7 @@ def reads_by_source(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     tooltip = ["source:N", alt.Tooltip("middle:Q", title="at (s)", format=".1f"), alt.Tooltip("reads:Q")]
     bars = (
         alt.Chart(bins)
-        .mark_bar(stroke=None, binSpacing=0)
+        .mark_bar(stroke=None, binSpacing=0, clip=True)
         .encode(
             alt.X("start:Q", scale=x, axis=_NO_X_AXIS),
             alt.X2("end:Q"),
@@ -124,7 +125,7 @@ def cache_over_time(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     width : int
         Of the drawing area in pixels.
     """
-    _expect_timeline("timeline", timeline)
+    expect_timeline("timeline", timeline)
     to_mib = timeline.plan.block_bytes / _MIB
     levels = cache_levels(timeline).with_columns(pl.exclude("second") * to_mib)
     x = _seconds_axis(timeline)
@@ -148,75 +149,11 @@ def cache_over_time(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     )
 
 
-def compare_summaries(timelines: Mapping[str, Timeline] | Sequence[Timeline], *, width: int = 165) -> Chart:
-    """Chart the summaries of several timelines side by side, a small chart for each figure.
-
-    Parameters
-    ----------
-    timelines : mapping of name to Timeline, or sequence of Timeline
-        The names of a sequence are the modes.
-    width : int
-        Of each small chart's drawing area in pixels.
-    """
-    if isinstance(timelines, Mapping):
-        named = {mode_name(name): timeline for name, timeline in timelines.items()}
-    else:
-        named = _named_by_mode(timelines)
-    if not named:
-        raise ValueError("timelines: expected at least one Timeline, got none")
-    for name, timeline in named.items():
-        _expect_timeline(f"timelines[{name!r}]", timeline)
-    charts: list[Chart] = []
-    for title, (metric, unit, divisor, form) in _FIGURES.items():
-        values = {name: timeline.summary().get(metric) for name, timeline in named.items()}
-        if any(value is not None for value in values.values()):
-            charts.append(
-                _small_bars(f"{title} ({unit})", values, divisor, form, width, first=len(charts) % 3 == 0)
-            )
-    return (
-        alt.concat(*charts, columns=3, spacing=18)
-        .properties(
-            title=alt.TitleParams("The runs side by side", anchor="start", fontSize=15, offset=12),
-            description="Figures of " + ", ".join(named),
-        )
-        .configure_view(stroke=None)
-    )
-
-
-# title -> metric, unit, divisor, number format
-_FIGURES = {
-    "Launch after": ("launch_ns", "s", 1e9, ",.1f"),
-    "Time to boot": ("time_to_boot_ns", "s", 1e9, ",.1f"),
-    "Stall": ("stall_ns", "s", 1e9, ",.1f"),
-    "Longest wait": ("wait_max_ns", "ms", 1e6, ",.1f"),
-    "Read cache hit rate": ("hit_rate", "%", 0.01, ",.0f"),
-    "Read from the backup": ("media_bytes", "MiB", _MIB, ",.0f"),
-    "Staged for nothing": ("wasted_bytes", "MiB", _MIB, ",.0f"),
-    "Read cache peak": ("peak_cache_bytes", "MiB", _MIB, ",.0f"),
-    "Relocation": ("relocation_ns", "s", 1e9, ",.1f"),
-}
-
 _NO_X_AXIS = alt.Axis(labels=False, ticks=False, title=None)
-_BELOW = alt.Legend(orient="bottom", columns=3)
+_BELOW = alt.Legend(orient="bottom", columns=3, labelLimit=300)
 _SECONDS = "seconds since the restore was asked for"
 _FLIP_FROM = 0.85  # names of rules further to the right stand left of them
 _LOG_AXIS = alt.Axis(values=[0.01, 0.1, 1, 10, 100, 1000, 10_000, 100_000], format="~g")
-
-
-def _expect_timeline(name: str, timeline: object) -> None:
-    if not isinstance(timeline, Timeline):
-        raise ValueError(
-            f"{name}: expected a Timeline, as simulate() returns it, got {type(timeline).__name__}"
-        )
-
-
-def _named_by_mode(timelines: Sequence[Timeline]) -> dict[str, Timeline]:
-    named: dict[str, Timeline] = {}
-    for number, timeline in enumerate(timelines):
-        _expect_timeline(f"timelines[{number}]", timeline)
-        name = mode_name(timeline.plan.mode)
-        named[name if name not in named else f"{name} ({number + 1})"] = timeline
-    return named
 
 
 def _seconds_axis(timeline: Timeline) -> alt.Scale:
@@ -319,7 +256,7 @@ def _left(levels: pl.DataFrame, x: alt.Scale) -> Chart:
             alt.X("second:Q", scale=x, title=_SECONDS),
             alt.Y("mib:Q", title="left it so far (MiB)", scale=alt.Scale(domain=[0, most or 1])),
             alt.Color(
-                "how:N", title="left it", scale=alt.Scale(domain=kinds, range=[ORANGE, BLUE]), legend=legend
+                "how:N", title="left it", scale=alt.Scale(domain=kinds, range=[ORANGE, GREY]), legend=legend
             ),
             alt.StrokeDash(
                 "how:N", title="left it", scale=alt.Scale(domain=kinds, range=[[1, 0], [5, 3]]), legend=legend
@@ -331,39 +268,6 @@ def _left(levels: pl.DataFrame, x: alt.Scale) -> Chart:
 
 def _per_bin(bins: pl.DataFrame) -> str:
     return f"{bins['end'][0] - bins['start'][0]:.3g} s" if bins.height else "a bar"
-
-
-def _small_bars(
-    title: str, values: dict[str, Any], divisor: float, form: str, width: int, *, first: bool
-) -> Chart:
-    """Return a bar for each run, its name at the left of the first chart of a row, its value at the right."""
-    numbers = {name: None if value is None else value / divisor for name, value in values.items()}
-    written = {name: "none" if number is None else format(number, form) for name, number in numbers.items()}
-    data = pl.DataFrame(
-        {"run": list(numbers), "value": list(numbers.values())},
-        schema={"run": pl.String, "value": pl.Float64},
-    )
-    # the order is given: a run without this figure would else be sorted to the end
-    scale = alt.Scale(domain=list(values))
-    plain: dict[str, Any] = {"ticks": False, "domain": False, "labelLimit": 200, "labelPadding": 6}
-    names = alt.Y("run:N", scale=scale, title=None, axis=alt.Axis(labels=first, **plain))
-    texts = alt.Axis(
-        orient="right", labelExpr=f"{json.dumps(written)}[datum.value]", labelFontSize=11, **plain
-    )
-    top = max((number for number in numbers.values() if number is not None), default=0) or 1
-    x = alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, top], nice=False))
-    base = alt.Chart(data.with_columns(pl.col("value").fill_null(0)))
-    bars = base.mark_bar(height=15, color=BLUE).encode(x, names, tooltip=["run:N", "value:Q"])
-    values_at_right = base.mark_tick(opacity=0).encode(x, alt.Y("run:N", scale=scale, title=None, axis=texts))
-    return (
-        alt.layer(bars, values_at_right)
-        .resolve_axis(y="independent")
-        .properties(
-            width=width,
-            height=24 * len(values),
-            title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal"),
-        )
-    )
 
 
 def _stacked(

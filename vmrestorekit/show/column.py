@@ -28,7 +28,7 @@ from vmrestorekit.show.units import clock, share, size
 
 __all__ = ["Column"]
 
-_NOW = '<span class="now">● happens now</span>'
+_NOW = '<span class="now">● now</span>'
 
 
 class Column(widgets.VBox):  # type: ignore[misc]
@@ -48,8 +48,8 @@ class Column(widgets.VBox):  # type: ignore[misc]
         self.sentence = ""
         self._written_ever = int(np.unique(_blocks_of(timeline, "written")).size)
         self._heading, self._status, self._picture, self._map = (_html() for _ in range(4))
-        self._picture.layout.flex = "1 1 400px"
-        self._map.layout.flex = "1 1 340px"
+        self._picture.layout.flex = "1 1 450px"
+        self._map.layout.flex = "1 1 380px"
         pictures = widgets.HBox(
             [self._picture, self._map], layout={"flex_flow": "row wrap", "grid_gap": "8px 16px"}
         )
@@ -81,8 +81,8 @@ class Column(widgets.VBox):  # type: ignore[misc]
         self.sentence = f"{at} · {told}"
         self._status.value = _div(f'<p role="status" aria-live="polite"><b>{at}</b> · {escape(told)}</p>')
         self._heading.value = _div(
-            f'<h4>{escape(self.name)}<span class="soft">{escape(timeline.vm)} / {escape(timeline.boot)} · '
-            f"{escape(state.phase)}</span>{_NOW if current else ''}</h4>"
+            f'<h4>{escape(self.name)}{_NOW if current else ""}<span class="soft">{escape(timeline.vm)} / '
+            f"{escape(timeline.boot)} · {escape(state.phase)}</span></h4>"
         )
         flow = flow_of(timeline, row) if first == row else _together(timeline, first, row)
         title = f"{self.name} at {clock(time_ns)}: {state.phase}. {told}"

@@ -10,10 +10,11 @@ import traitlets
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import figures
+from vmrestorekit.show.checks import css_length, expect_one_of, expect_timeline
 from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
 from vmrestorekit.show.sentences import KIND_NAMES
-from vmrestorekit.show.theme import STYLE, css_length, expect_one_of
+from vmrestorekit.show.theme import STYLE
 from vmrestorekit.show.units import clock as clock_text
 
 __all__ = ["Stepper"]
@@ -56,9 +57,9 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     def __init__(
         self, restore: Timeline, mount: Timeline | None = None, *, start: int = 0, width: int | str = "100%"
     ) -> None:
-        timelines = [_checked("restore", restore)]
+        timelines = [expect_timeline("restore", restore)]
         if mount is not None:
-            timelines.append(_checked("mount", mount))
+            timelines.append(expect_timeline("mount", mount))
         self.clock = Clock(timelines)
         if isinstance(start, bool) or not isinstance(start, int) or not -1 <= start < len(self.clock):
             raise ValueError(f"start: expected an event from -1 to {len(self.clock) - 1}, got {start!r}")
@@ -73,7 +74,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             self._control_rows(),
             widgets.HBox(self.columns, layout={"flex_flow": "row wrap", "grid_gap": "8px 20px"}),
             widgets.HBox(
-                [self._figures, self._whole_run], layout={"flex_flow": "row wrap", "grid_gap": "8px 48px"}
+                [self._figures, self._whole_run], layout={"flex_flow": "row wrap", "grid_gap": "8px 28px"}
             ),
         ]
         self._show(start, self._time_of(start))
@@ -169,8 +170,12 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             layout={"width": "auto"},
         )
         self.together.observe(lambda change: self._show(self.index, self.time_ns), "value")
-        kinds = [(f"{KIND_NAMES[kind]} ({count:,})", kind) for kind, count in self.clock.counts().items()]
-        self.kind = _dropdown("Jump to", kinds, "A kind of event, and how often it happens", width="330px")
+        counts = self.clock.counts()
+        kinds = [(f"{KIND_NAMES[kind]} ({count:,})", kind) for kind, count in counts.items()]
+        first = "boot_done" if "boot_done" in counts else kinds[0][1]
+        self.kind = _dropdown(
+            "Jump to", kinds, "A kind of event, and how often it happens", value=first, width="330px"
+        )
         self.jump_button = _button(
             "Jump", "Go to the next event of this kind", lambda: self.jump(self.kind.value)
         )
@@ -285,16 +290,6 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     def _tell_place(self, remark: str = "") -> None:
         place = f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)}"
         self._place.value = _div(f'<span class="soft">{place}</span> {remark}')
-
-
-def _checked(name: str, timeline: object) -> Timeline:
-    if not isinstance(timeline, Timeline):
-        raise ValueError(
-            f"{name}: expected a Timeline, as simulate() returns it, got {type(timeline).__name__}"
-        )
-    if len(timeline) == 0:
-        raise ValueError(f"{name}: expected a Timeline of at least one event, got an empty one")
-    return timeline
 
 
 def _button(text: str, tooltip: str, act: Any) -> widgets.Button:

@@ -7,12 +7,12 @@ import itertools
 from html import escape
 
 from vmrestorekit.show.flows import Flow
-from vmrestorekit.show.theme import BLUE, BLUISH_GREEN, REDDISH_PURPLE, SKY_BLUE, YELLOW
+from vmrestorekit.show.theme import BLUE, BLUISH_GREEN, REDDISH_PURPLE, SKY_BLUE, VERMILLION, YELLOW
 
 __all__ = ["Gauge", "Labels", "system_picture"]
 
 _WIDTH, _HEIGHT = 480, 330
-_DATA, _MESSAGE = "#0072B2", "#D55E00"
+_DATA, _MESSAGE = "var(--vmrk-flow)", VERMILLION
 
 
 @dataclasses.dataclass(frozen=True)

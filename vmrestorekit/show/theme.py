@@ -8,7 +8,6 @@ so that light and dark themes are both readable.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 __all__ = [
     "BLOCK_STATES",
@@ -17,8 +16,6 @@ __all__ = [
     "STYLE",
     "SYMBOLS",
     "Sign",
-    "css_length",
-    "expect_one_of",
     "mode_name",
 ]
 
@@ -100,6 +97,7 @@ STYLE = """<style>
   --vmrk-ink: var(--jp-ui-font-color1, #212121);
   --vmrk-soft: var(--jp-ui-font-color2, #5f5f5f);
   --vmrk-line: var(--jp-border-color1, #bdbdbd);
+  --vmrk-flow: var(--jp-brand-color1, #0072B2);
   --vmrk-paper: var(--jp-layout-color1, #ffffff);
   --vmrk-panel: var(--jp-layout-color2, #f2f2f2);
   color: var(--vmrk-ink); font-family: var(--jp-ui-font-family, system-ui, sans-serif);
@@ -108,17 +106,17 @@ STYLE = """<style>
 .vmrk svg { display: block; width: 100%; height: auto; }
 .vmrk svg text { font-family: inherit; fill: var(--vmrk-ink); }
 .vmrk .soft, .vmrk svg text.soft { color: var(--vmrk-soft); fill: var(--vmrk-soft); }
-.vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; }
+.vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; white-space: nowrap; }
 .vmrk h4 .soft { font-weight: 400; font-size: 13px; margin-left: 6px; }
-.vmrk h4 .now { font-weight: 400; font-size: 13px; margin-left: 10px; color: var(--vmrk-ink); }
+.vmrk h4 .now { font-weight: 400; font-size: 13px; margin-left: 8px; color: var(--vmrk-flow); }
 .vmrk p[role=status] {
   margin: 4px 0; padding: 7px 12px; min-height: 4.4em; box-sizing: border-box;
-  border-left: 4px solid var(--jp-brand-color1, #0072B2); background: var(--vmrk-panel); font-size: 14px;
+  border-left: 4px solid var(--vmrk-flow); background: var(--vmrk-panel); font-size: 14px;
 }
 .vmrk p[role=status] b { font-variant-numeric: tabular-nums; margin-right: 2px; }
-.vmrk table { border-collapse: collapse; margin: 4px 0; font-size: 13px; }
+.vmrk table { border-collapse: collapse; margin: 4px 0; font-size: 12.5px; }
 .vmrk caption { text-align: left; font-weight: 600; padding: 4px 0; }
-.vmrk th, .vmrk td { padding: 2px 12px 2px 0; text-align: right; border-bottom: 1px solid var(--vmrk-line);
+.vmrk th, .vmrk td { padding: 2px 10px 2px 0; text-align: right; border-bottom: 1px solid var(--vmrk-line);
   font-variant-numeric: tabular-nums; font-weight: 400; }
 .vmrk thead th { font-weight: 600; }
 .vmrk tbody th, .vmrk thead th:first-child { text-align: left; }
@@ -133,31 +131,3 @@ STYLE = """<style>
 def mode_name(mode: str) -> str:
     """Return the mode as a person reads it."""
     return MODE_NAMES.get(mode, mode)
-
-
-def expect_one_of(what: str, value: object, accepted: Sequence[str]) -> None:
-    """Raise a sentence that lists what is accepted, unless `value` is among it.
-
-    Raises
-    ------
-    ValueError
-    """
-    if value not in accepted:
-        raise ValueError(f"{what}: expected one of {', '.join(map(repr, accepted))}, got {value!r}")
-
-
-def css_length(width: int | str) -> str:
-    """Return a width as CSS: a number counts pixels.
-
-    Raises
-    ------
-    ValueError
-        If it is neither a positive number of pixels nor a length such as ``'100%'``.
-    """
-    if isinstance(width, int) and not isinstance(width, bool) and width > 0:
-        return f"{width}px"
-    if isinstance(width, str) and width.rstrip("%pxemrvwch").replace(".", "", 1).isdigit():
-        return width
-    raise ValueError(
-        f"width: expected a number of pixels above 0 or a CSS length such as '100%', got {width!r}"
-    )

@@ -1,0 +1,323 @@
+"""The stepper without a browser: what its traits, buttons and sliders do."""
+
+import time
+
+import ipywidgets
+import numpy as np
+import pytest
+
+import vmrestorekit
+from vmrestorekit.restore.events import KINDS
+from vmrestorekit.restore.timeline import Timeline
+from vmrestorekit.show import units
+from vmrestorekit.show.clock import STEP_OVER
+from vmrestorekit.show.stepper import Stepper
+
+
+def statuses(stepper):
+    """The announcement of each column as it is in the page."""
+    return [column._status.value for column in stepper.columns]
+
+
+def every_widget(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from every_widget(child)
+
+
+def test_is_public():
+    assert vmrestorekit.Stepper is Stepper
+
+
+def test_step_and_back_move_by_one_event_and_tell_it(restore):
+    stepper = Stepper(restore)
+    assert stepper.index == 0
+    first = stepper.sentence
+    assert stepper.step()
+    assert stepper.index == 1
+    assert stepper.sentence != first
+    assert stepper.back()
+    assert (stepper.index, stepper.sentence) == (0, first)
+
+
+def test_buttons_do_what_the_methods_do(restore):
+    stepper = Stepper(restore, start=10)
+    stepper.step_button.click()
+    assert stepper.index == 11
+    stepper.back_button.click()
+    stepper.back_button.click()
+    assert stepper.index == 9
+    stepper.kind.value = "boot_done"
+    stepper.jump_button.click()
+    assert KINDS[restore.kinds[stepper.index]] == "boot_done"
+
+
+def test_index_is_a_row_of_the_timeline_and_time_its_time(restore):
+    stepper = Stepper(restore)
+    for index in (0, 7, len(restore) - 1):
+        stepper.go_to(index=index)
+        assert stepper.time_ns == restore.times[index]
+        assert f"{restore.times[index] / 1e9:,.3f} s" in stepper.sentence
+
+
+def test_both_ends(restore):
+    stepper = Stepper(restore, start=len(restore) - 1)
+    told = stepper.sentence
+    assert not stepper.step()
+    assert (stepper.index, stepper.sentence) == (len(restore) - 1, told)
+    assert "last one" in stepper._place.value
+    stepper.go_to(index=-1)
+    assert "Nothing has happened yet" in stepper.sentence
+    assert not stepper.back()
+
+
+def test_jump_goes_to_the_next_of_a_kind_or_says_that_there_is_none(restore):
+    stepper = Stepper(restore)
+    rows = np.flatnonzero(restore.kinds == KINDS.index("purge"))
+    for row in rows[:3]:
+        assert stepper.jump("purge")
+        assert stepper.index == row
+    stepper.go_to(index=int(rows[-1]))
+    assert not stepper.jump("purge")
+    assert stepper.index == rows[-1]
+    assert "No later event" in stepper._place.value
+
+
+@pytest.mark.parametrize("choice", [name for name, kinds in STEP_OVER.items() if kinds])
+def test_step_over_visits_exactly_the_events_of_these_kinds(restore, choice):
+    wanted = [row for row in range(len(restore)) if KINDS[restore.kinds[row]] in STEP_OVER[choice]]
+    stepper = Stepper(restore, start=-1)
+    stepper.step_over.value = choice
+    visited = []
+    while stepper.step():
+        visited.append(stepper.index)
+    assert visited == wanted
+    stepper.go_to(index=len(restore) - 1)
+    back = [stepper.index] if stepper.index in wanted else []
+    while stepper.back():
+        back.append(stepper.index)
+    assert back == wanted[::-1]
+
+
+def test_whole_instants_stop_once_an_instant(restore):
+    stepper = Stepper(restore, start=-1)
+    stepper.together.value = True
+    stops = []
+    while stepper.step():
+        stops.append(stepper.time_ns)
+    assert stops == sorted(set(restore.times.tolist()))
+    back = [stepper.time_ns]
+    while stepper.back():
+        back.append(stepper.time_ns)
+    assert back == stops[::-1]
+
+
+def test_whole_instant_is_told_as_a_whole(restore):
+    stepper = Stepper(restore, start=-1)
+    stepper.together.value = True
+    stepper.step()
+    assert "exports the shared file system" in stepper.sentence
+    assert "mounts the shared file system" in stepper.sentence
+    assert "more at the same instant" in stepper.sentence
+
+
+def test_slider_goes_to_an_event_and_follows_it(restore):
+    stepper = Stepper(restore)
+    stepper.slider.value = 100
+    assert stepper.index == 100
+    stepper.step()
+    assert stepper.slider.value == 101
+
+
+def test_play_steps_at_each_tick_and_pause_really_stops(restore):
+    stepper = Stepper(restore)
+    stepper.play_button.value = True
+    assert stepper.playing
+    assert stepper.play_button.description == "Pause"
+    for tick in (1, 2, 3):
+        stepper._ticker.value = tick
+    assert stepper.index == 3
+    stepper.play_button.value = False
+    assert not stepper.playing
+    assert stepper.play_button.description == "Play"
+    stepper._ticker.value = 4  # a tick that was under way
+    assert stepper.index == 3
+
+
+def test_play_ends_with_the_last_event(restore):
+    stepper = Stepper(restore, start=len(restore) - 2)
+    stepper.play()
+    stepper._ticker.value = 1
+    assert stepper.playing
+    stepper._ticker.value = 2
+    assert not stepper.playing
+    assert stepper.index == len(restore) - 1
+
+
+def test_speed_sets_the_interval(restore):
+    stepper = Stepper(restore)
+    stepper.speed.value = "8 steps a second"
+    assert stepper._ticker.interval == 125
+
+
+# --- two timelines ------------------------------------------------------------------------------------
+
+
+def test_one_clock_for_both(restore, mount):
+    stepper = Stepper(restore, mount)
+    assert len(stepper.columns) == 2
+    for time_ns in np.linspace(0, max(restore.end_ns, mount.end_ns), 23).astype(int).tolist():
+        stepper.go_to(time_ns=time_ns)
+        for column, timeline in zip(stepper.columns, (restore, mount), strict=True):
+            row = timeline.index_at(time_ns)
+            at = timeline.times[row] / 1e9
+            assert column.sentence.startswith(f"{at:,.3f} s")
+
+
+def test_stepping_goes_to_the_next_event_in_either(restore, mount):
+    stepper = Stepper(restore, mount, start=-1)
+    times = []
+    while stepper.step():
+        times.append(stepper.time_ns)
+    assert times == sorted([*restore.times.tolist(), *mount.times.tolist()])
+
+
+def test_a_step_changes_one_column_only(restore, mount):
+    stepper = Stepper(restore, mount, start=50)
+    for _ in range(60):
+        before = statuses(stepper)
+        stepper.step()
+        changed = [old != new for old, new in zip(before, statuses(stepper), strict=True)]
+        assert sum(changed) == 1
+        assert ["● now" in column._heading.value for column in stepper.columns] == changed
+
+
+def test_shared_slider_is_in_seconds(restore, mount):
+    stepper = Stepper(restore, mount)
+    stepper.slider.value = 2.0
+    assert stepper.time_ns == 2_000_000_000
+    stepper.step()
+    assert stepper.slider.value == pytest.approx(stepper.time_ns / 1e9, abs=0.001)
+
+
+def test_difference_is_that_of_the_summaries(restore, mount):
+    stepper = Stepper(restore, mount)
+    table = stepper._whole_run.value
+    for name in ("Time to boot", "Stall", "Read from the backup", "Read cache peak", "Independent of"):
+        assert name in table
+    one, other = (timeline.summary()["media_bytes"] for timeline in (restore, mount))
+    cells = [
+        units.size(one),
+        units.size(other),
+        f"{'+' if other > one else '−'}{units.size(abs(other - one))}",
+    ]
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    assert f'<th scope="row">Read from the backup</th>{row}' in table
+    assert "never: gone at expiry" in table
+    assert "after" in table
+
+
+def test_figures_at_this_instant_follow_the_clock(restore, mount):
+    stepper = Stepper(restore, mount)
+    assert "not launched" in stepper._figures.value
+    stepper.go_to(time_ns=mount.end_ns)
+    assert "powered down" in stepper._figures.value
+    assert "expired" in stepper._figures.value
+
+
+# --- accessibility ------------------------------------------------------------------------------------
+
+
+def test_every_control_has_a_text(restore, mount):
+    stepper = Stepper(restore, mount)
+    controls = [
+        widget
+        for widget in every_widget(stepper)
+        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play))
+    ]
+    assert len(controls) >= 9
+    assert all(control.description and control.tooltip for control in controls)
+
+
+def test_each_step_is_announced(restore, mount):
+    stepper = Stepper(restore, mount)
+    for status in statuses(stepper):
+        assert status.count('<p role="status" aria-live="polite">') == 1
+
+
+def test_pictures_have_a_role_and_a_label(restore):
+    stepper = Stepper(restore, start=30)
+    for drawn in (stepper.columns[0]._picture.value, stepper.columns[0]._map.value):
+        assert '<svg role="img" aria-label="' in drawn
+    assert "Instant restore at" in stepper.columns[0]._picture.value
+
+
+def test_uses_neither_output_widgets_nor_jslink(restore, mount):
+    kinds = {type(widget).__name__ for widget in every_widget(Stepper(restore, mount))}
+    assert not kinds & {"Output", "Link", "DirectionalLink"}
+
+
+# --- bad arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("restore",), r"restore: expected a Timeline, as simulate\(\) returns it, got str"),
+        ((None,), "restore: expected a Timeline"),
+    ],
+)
+def test_what_is_no_timeline(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Stepper(*arguments)
+
+
+def test_bad_arguments(restore):
+    with pytest.raises(ValueError, match="mount: expected a Timeline"):
+        Stepper(restore, 3)
+    with pytest.raises(
+        ValueError, match=f"start: expected an event from -1 to {len(restore) - 1}, got 100000"
+    ):
+        Stepper(restore, start=100_000)
+    with pytest.raises(ValueError, match="width: expected a number of pixels above 0 or a CSS length"):
+        Stepper(restore, width="wide")
+    with pytest.raises(ValueError, match=r"kind: expected one of 'export_file_system', .*, got 'reboot'"):
+        Stepper(restore).jump("reboot")
+    with pytest.raises(ValueError, match=r"go_to: expected either index or time_ns"):
+        Stepper(restore).go_to()
+    with pytest.raises(ValueError, match="go_to: expected an event from -1 to"):
+        Stepper(restore).go_to(index=len(restore))
+
+
+def test_empty_timeline(restore):
+    empty = Timeline(restore.events.clear(), {}, restore.plan, None, "vm", "boot", restore.stored)
+    with pytest.raises(ValueError, match="at least one event"):
+        Stepper(empty)
+
+
+@pytest.mark.parametrize("width", [900, "900px", "62.5%"])
+def test_widths(restore, width):
+    assert Stepper(restore, width=width).layout.width == ("900px" if width == 900 else width)
+
+
+# --- large timelines ----------------------------------------------------------------------------------
+
+
+def test_scrubbing_anywhere_in_a_long_timeline_is_instant(long):
+    stepper = Stepper(long)
+    stepper.go_to(index=len(long) // 2)  # the first look makes the snapshots
+    places = np.random.default_rng(5).integers(0, len(long), 25).tolist()
+    took = []
+    for place in places:
+        start = time.perf_counter()
+        stepper.slider.value = place
+        took.append(time.perf_counter() - start)
+    assert stepper.index == places[-1]
+    assert np.median(took) < 0.1
+
+
+def test_what_is_sent_to_the_browser_stays_small(large):
+    stepper = Stepper(large, start=len(large) // 2)
+    column = stepper.columns[0]
+    sent = sum(len(part.value) for part in (column._heading, column._status, column._picture, column._map))
+    assert sent < 60_000
