@@ -48,7 +48,8 @@ def predictor_by_name(name: str, boot: Boot, corpus: Corpus) -> BlockPredictor:
     from vmrestorekit.predict.replay import ContentHashReplay, LastBootReplay
 
     if name == "last_boot":
-        earlier = [other for other in corpus[boot.vm].boots if other.boot < boot.boot]
+        boots = corpus[boot.vm].boots
+        earlier = boots[: boots.index(boot)]
         if not earlier:
             raise PredictError(f"last_boot: expected a boot of {boot.vm} before {boot.boot}, found none")
         return LastBootReplay().fit(earlier)

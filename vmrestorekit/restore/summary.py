@@ -31,6 +31,7 @@ SUMMARY_MEANING = {
     "refetches_after_purge": ("blocks", "misses of blocks that had been purged"),
     "staged_bytes": ("bytes", "brought to the read cache before anyone asked"),
     "wasted_bytes": ("bytes", "staged, and never sent to anyone"),
+    "unread_first_set_bytes": ("bytes", "staged for the boot, and never sent to the virtual machine"),
     "media_fetches": ("", "fetches from the backup device"),
     "media_bytes": ("bytes", "read from the backup device"),
     "peak_cache_bytes": ("bytes", "most that the read cache held, blocks in flight included"),
@@ -98,6 +99,7 @@ def summarise(
         _count(events, "refetch_after_purge"),
         staged * size,
         wasted * size,
+        _unread_first_set(events) * size,
         _count(events, "fetch"),
         blocks.get("fetch", 0) * size,
         _peak_cache_blocks(events) * size,
@@ -145,6 +147,13 @@ def _staged_and_wasted(events: pl.DataFrame) -> tuple[int, int]:
     served = stays.filter(pl.col("kind") == "serve").select("block", "stay").unique()
     wasted = came_ahead.join(served, on=["block", "stay"], how="anti").height
     return int(ahead["count"].sum()), wasted
+
+
+def _unread_first_set(events: pl.DataFrame) -> int:
+    """Return how many blocks of the first set were staged and not sent to the virtual machine."""
+    staged = events.filter(pl.col("kind") == "staged", pl.col("detail") == CAUSES.index("first_set"))
+    read = events.filter(pl.col("kind") == "serve", pl.col("detail") == READERS.index("vm"))
+    return staged.join(read.select("block").unique(), on="block", how="anti").height
 
 
 def _peak_cache_blocks(events: pl.DataFrame) -> int:
