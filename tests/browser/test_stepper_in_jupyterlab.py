@@ -1,6 +1,7 @@
 """The stepper and the charts in real JupyterLab: light and dark, narrow and wide, by keyboard."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table
         || each.getBoundingClientRect().right > window.innerWidth).map(each => each.outerHTML.slice(0, 80))"""
 
 
+def place(page):
+    """The number of the event at which the first stepper stands."""
+    text = page.get_by_text(re.compile(r"^event [\d,]+ of")).first.inner_text()
+    return int(re.match(r"event ([\d,]+)", text).group(1).replace(",", ""))
+
+
 def test_keyboard_and_pause(scratch, lab_page, artifacts):
     page, server = lab_page(scratch)
     open_notebook(page, server, "scratch.ipynb")
@@ -89,6 +96,12 @@ def test_keyboard_and_pause(scratch, lab_page, artifacts):
         before = sentences(page)
         press(page, control, key)
         wait_for_other_sentences(page, before)
+    start = place(page)
+    for number in range(1, 16):  # many events share a millisecond: none may be skipped, none come twice
+        press(page, "Step", "Enter")
+        page.get_by_text(f"event {start + number:,} of").first.wait_for()
+    page.wait_for_timeout(500)
+    assert place(page) == start + 15
     press(page, "Play", "Space")
     for _ in range(2):
         wait_for_other_sentences(page, sentences(page))

@@ -11,6 +11,7 @@ from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import units
 from vmrestorekit.show.clock import STEP_OVER
+from vmrestorekit.show.progress import Progress
 from vmrestorekit.show.stepper import Stepper
 
 
@@ -182,6 +183,16 @@ def test_stepping_goes_to_the_next_event_in_either(restore, mount):
     assert times == sorted([*restore.times.tolist(), *mount.times.tolist()])
 
 
+def test_at_equal_times_they_take_turns_the_restore_first(restore, mount):
+    stepper = Stepper(restore, mount, start=-1)
+    turns = []
+    for _ in range(4):
+        stepper.step()
+        turns.append(["● now" in column._heading.value for column in stepper.columns])
+    assert stepper.time_ns == 0
+    assert turns == [[True, False], [False, True]] * 2
+
+
 def test_a_step_changes_one_column_only(restore, mount):
     stepper = Stepper(restore, mount, start=50)
     for _ in range(60):
@@ -198,6 +209,14 @@ def test_shared_slider_is_in_seconds(restore, mount):
     assert stepper.time_ns == 2_000_000_000
     stepper.step()
     assert stepper.slider.value == pytest.approx(stepper.time_ns / 1e9, abs=0.001)
+
+
+def test_a_slider_that_repeats_what_it_was_told_does_not_turn_the_clock_back(restore, mount):
+    stepper = Stepper(restore, mount, start=40)
+    for index in range(41, 200):
+        stepper.step()
+        stepper.slider.value = stepper.slider.value + 1e-12  # as a browser does, that counts in steps
+        assert stepper.index == index
 
 
 def test_difference_is_that_of_the_summaries(restore, mount):
@@ -223,6 +242,19 @@ def test_figures_at_this_instant_follow_the_clock(restore, mount):
     stepper.go_to(time_ns=mount.end_ns)
     assert "powered down" in stepper._figures.value
     assert "expired" in stepper._figures.value
+
+
+def test_totals_end_at_the_summary_and_count_the_vm_only(large):
+    progress, summary, last = Progress(large), large.summary(), len(large) - 1
+    asked = summary["hits"] + summary["waits"] + summary["misses"]
+    assert progress.hits(last) == (summary["hits"], asked)
+    assert progress.media_bytes(last) == summary["media_bytes"]
+    assert progress.events(last, "fetch") == summary["media_fetches"]
+    assert progress.time_of("de_associate") == summary["released_ns"]
+    half = last // 2
+    done = large.events[: half + 1].filter(kind="vm_done")
+    assert progress.waited_ns(half) == done["detail"].sum()
+    assert progress.hits(-1) == (0, 0)
 
 
 # --- accessibility ------------------------------------------------------------------------------------

@@ -241,7 +241,8 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             return
         if len(self.columns) == 1:
             self.go_to(index=change.new)
-        else:
+        elif abs(change.new - self._seconds_shown()) >= 0.0005:
+            # else the browser's slider repeats, rounded, what it was told: several events share that value
             self.go_to(time_ns=round(change.new * 1e9))
 
     # --- showing ----------------------------------------------------------------------------------------
@@ -257,6 +258,10 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         """Tell whether the clock's event is one of this timeline."""
         return index >= 0 and self.clock.row(number, index) > self.clock.row(number, index - 1)
 
+    def _seconds_shown(self) -> float:
+        """Return the clock as its slider shows it."""
+        return min(round(self.time_ns / 1e9, 3), float(self.slider.max))
+
     def _go(self, target: int | None, otherwise: str) -> bool:
         if target is None:
             self._tell_place(otherwise)
@@ -270,9 +275,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._moving = True
         try:
             self.index, self.time_ns = index, time_ns
-            self.slider.value = (
-                index if len(self.columns) == 1 else min(round(time_ns / 1e9, 3), self.slider.max)
-            )
+            self.slider.value = index if len(self.columns) == 1 else self._seconds_shown()
         finally:
             self._moving = False
         states = [

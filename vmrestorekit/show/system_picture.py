@@ -79,7 +79,7 @@ _NAMES = {
 _ARROWS: dict[str, tuple[tuple[float, float], ...]] = {
     "manager_agent": ((134, 26), (298, 26)),
     "agent_host": ((300, 34), (202, 34), (202, 162), (180, 162)),
-    "agent_fs": ((318, 40), (318, 148)),
+    "agent_fs": ((336, 40), (336, 148)),
     "agent_media": ((434, 40), (434, 148)),
     "media_host": ((400, 150), (400, 136), (156, 136), (156, 148)),
     "host_vm": ((88, 150), (88, 124)),
@@ -112,7 +112,7 @@ def system_picture(labels: Labels, flow: Flow, title: str) -> str:
     parts = [
         _panel(4, 4, 472, 44, "", ""),
         _panel(4, 58, 188, 270, "HOST SIDE", "primary storage"),
-        _panel(212, 58, 264, 270, "SECONDARY SIDE", "backup"),
+        _panel(212, 58, 264, 270, "SECONDARY SIDE", ""),
         '<text x="217" y="20" text-anchor="middle" style="font-size:9.5px;font-weight:700">CONTROL</text>',
     ]
     parts += [_arrow(points) for name, points in _ARROWS.items() if name not in flow.arrows]
