@@ -148,7 +148,13 @@ def test_claim_3_without_a_purge_rule_nothing_is_purged(boot: Boot, plan: Restor
 def test_claim_4_afterwards_the_backup_lets_go_and_the_machine_runs_on_the_destination(
     restore: Timeline,
 ) -> None:
-    order = ("finish_relocation", "use_destination", "unmount_file_system", "empty_read_cache", "de_associate")
+    order = (
+        "finish_relocation",
+        "use_destination",
+        "unmount_file_system",
+        "empty_read_cache",
+        "de_associate",
+    )
     rows = [row_of(restore, kind) for kind in order]
     assert rows == sorted(rows)
     assert rows_of(restore, "use_destination")["actor"].to_list() == ["media_agent"]

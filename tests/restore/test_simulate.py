@@ -59,6 +59,8 @@ def test_state_at_is_what_replaying_every_event_gives(scenario: Scenario, data: 
     for event in timeline.events[: at + 1].iter_rows(named=True):
         if event["kind"] == "empty_read_cache":
             flags = [value & ~(tl.IN_CACHE | tl.IN_FLIGHT) for value in flags]
+        if event["kind"] == "power_down":
+            flags = [value & ~tl.WRITTEN for value in flags]
         effect = {
             "fetch": (tl.IN_FLIGHT, 0),
             "staged": (tl.IN_CACHE, tl.IN_FLIGHT | tl.PURGED),

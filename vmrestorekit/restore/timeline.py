@@ -54,7 +54,7 @@ _EFFECTS = {
     "applied": (RELOCATED, WRITTEN),
 }
 # the same for events about the cache as a whole
-_EFFECTS_ON_ALL = {"empty_read_cache": (0, IN_CACHE | IN_FLIGHT)}
+_EFFECTS_ON_ALL = {"empty_read_cache": (0, IN_CACHE | IN_FLIGHT), "power_down": (0, WRITTEN)}
 
 PHASES = {
     "export_file_system": "preparing",
@@ -233,7 +233,17 @@ class Timeline:
         """Apply the events from row `start` up to, not including, row `stop`."""
         rows, block, end, sets, clears = self._changes
         first, last = np.searchsorted(rows, [start, stop])
-        for at in range(first, last):
-            part = flags[block[at] : end[at]]
-            part &= np.uint8(~clears[at] & 0xFF)
-            part |= np.uint8(sets[at])
+        lengths = end[first:last] - block[first:last]
+        blocks = np.repeat(block[first:last] - np.cumsum(lengths) + lengths, lengths) + np.arange(
+            lengths.sum()
+        )
+        set_flags = np.repeat(sets[first:last], lengths)
+        changed_flags = np.repeat(sets[first:last] | clears[first:last], lengths)
+        for flag in (1 << bit for bit in range(8)):
+            changes = np.flatnonzero(changed_flags & flag)
+            if changes.size:
+                value = flags & np.uint8(flag)
+                # of several changes of one block the last one stays
+                value[blocks[changes]] = set_flags[changes] & flag
+                flags &= np.uint8(~flag & 0xFF)
+                flags |= value

@@ -45,8 +45,7 @@ def block_states(state: State) -> npt.NDArray[np.uint8]:
     relocated = flags & RELOCATED > 0
     shown[relocated] = _NAMES.index("relocated")
     shown[relocated & (flags & PURGED > 0)] = _NAMES.index("purged")
-    if state.phase != "expired":
-        shown[flags & WRITTEN > 0] = _NAMES.index("written")
+    shown[flags & WRITTEN > 0] = _NAMES.index("written")
     return shown
 
 

@@ -129,7 +129,7 @@ class Column(widgets.VBox):  # type: ignore[misc]
         return Gauge(f"{share(used, slots)} full\n{size(used * self.timeline.plan.block_bytes)}", parts)
 
     def _write_cache(self, state: State) -> Gauge:
-        written = 0 if state.phase == "expired" else state.count(WRITTEN)
+        written = state.count(WRITTEN)
         word = "discarded" if state.phase == "expired" else "block" if written == 1 else "blocks"
         return Gauge(
             word if word == "discarded" else f"{written:,} {word}",

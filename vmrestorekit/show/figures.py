@@ -24,7 +24,7 @@ def _now(progress: Progress, state: State) -> dict[str, str]:
     row, plan = state.index, progress.timeline.plan
     hits, asked = progress.hits(row)
     used = state.count(IN_CACHE | IN_FLIGHT)
-    written = 0 if state.phase == "expired" else state.count(WRITTEN)
+    written = state.count(WRITTEN)
     relocated = "never" if plan.mode == "live_mount" else share(state.count(RELOCATED), state.count(STORED))
     return {
         "Phase": state.phase,
