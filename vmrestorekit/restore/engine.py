@@ -533,7 +533,7 @@ def take_stager_slot(w):
     """Take one slot by the stagers' rule."""
     s = w.sim[0]
     if s.used >= s.slots:
-        evict_first(w, True)
+        evict_first(w, ONE)
     s.used += 1
 
 
@@ -544,7 +544,7 @@ def take_demand_slots(w, count):
     if s.slots - s.used + s.evictable < count:
         return False
     while s.slots - s.used < count:
-        evict_first(w, False)
+        evict_first(w, ZERO)
     s.used += count
     return True
 
@@ -656,7 +656,7 @@ def complete_fetch(w, fetch):
         enter_cache(w, block)
         b = w.blocks[block]
         s.first_set_staged += b.in_first_set
-        part = b.first_waiter
+        part = np.int64(b.first_waiter)
         while part != NONE:
             following = w.parts[part].next
             transmit(w, part)
@@ -916,7 +916,7 @@ def route(w, number, start, end, start2, end2):
     if from_destination > 0:
         r.outstanding += 1
         use_destination_volume(w, from_destination, number, DO_VM_READ, from_destination)
-    first_missing, missing = 0, 0
+    first_missing, missing = NONE, ZERO
     for block in range(start >> s.block_shift, ((max(end, end2) - 1) >> s.block_shift) + 1):
         size = source_bytes(w, block, start, end)
         if end2 > start2:
@@ -927,7 +927,7 @@ def route(w, number, start, end, start2, end2):
         is_missing = begin_part(w, number, NONE, block, size)
         if missing > 0 and not (is_missing and joins(w, first_missing, missing, block)):
             enqueue(w, first_missing, missing, number, CAUSE_VM_READ)
-            missing = 0
+            missing = ZERO
         if is_missing and missing == 0:
             first_missing = block
         missing += is_missing
@@ -1209,13 +1209,13 @@ def issue_relocation(w, number, slot):
     q.count = count
     q.outstanding = count
     note(w, RELOCATION_READ, w.sequence[first], count, number, count << s.block_shift)
-    first_missing, missing = 0, 0
+    first_missing, missing = NONE, ZERO
     for position in range(first, first + count):
         block = w.sequence[position]
         is_missing = begin_part(w, number, slot, block, 1 << s.block_shift)
         if missing > 0 and not (is_missing and joins(w, first_missing, missing, block)):
             enqueue(w, first_missing, missing, number, CAUSE_RELOCATION_READ)
-            missing = 0
+            missing = ZERO
         if is_missing and missing == 0:
             first_missing = block
         missing += is_missing
@@ -1466,29 +1466,14 @@ def complete_on_volume(w, due_class, number, what, ref):
 
 
 @compiled
-def step(w):
-    """Take what is due first."""
-    s = w.sim[0]
-    d = take_due(w)
-    s.now = d.time
-    s.dispatch_due = 1
-    due_class = d.key >> 60
-    number = (d.key >> 29) & STAGING_NUMBER
-    block = (d.key & ((1 << 29) - 1)) - 1
+def complete(w, due_class, number, what, ref):
+    """Carry out a completion on device, link, destination or write cache."""
     if due_class == DUE_FETCH:
-        complete_fetch(w, d.ref)
+        complete_fetch(w, ref)
     elif due_class == DUE_TRANSMISSION:
-        complete_transmission(w, d.ref)
-    elif due_class <= DUE_WRITE_CACHE:
-        complete_on_volume(w, due_class, number, d.what, d.ref)
-    elif due_class == DUE_PURGE:
-        purge(w, block)
-    elif due_class == DUE_MODE:
-        change_mode(w, number)
-    elif number <= s.rows:
-        issue_request(w, number)
+        complete_transmission(w, ref)
     else:
-        issue_relocation(w, number, d.ref)
+        complete_on_volume(w, due_class, number, what, ref)
 
 
 @entry
@@ -1505,10 +1490,20 @@ def run(w, spare_events):
                 continue
             if s.due == 0:
                 return DONE
-        if (
-            not s.launched
-            and s.mode == MODE_LIVE_MOUNT
-            and w.due[0].key >> 29 == (DUE_MODE << 31) | MODE_EXPIRY
-        ):
+        d = take_due(w)
+        due_class = d.key >> 60
+        number = (d.key >> 29) & STAGING_NUMBER
+        if due_class == DUE_MODE and number == MODE_EXPIRY and not s.launched:
             return EXPIRED_BEFORE_LAUNCH
-        step(w)
+        s.now = d.time
+        s.dispatch_due = 1
+        if due_class <= DUE_WRITE_CACHE:
+            complete(w, due_class, number, d.what, d.ref)
+        elif due_class == DUE_PURGE:
+            purge(w, (d.key & ((1 << 29) - 1)) - 1)
+        elif due_class == DUE_MODE:
+            change_mode(w, number)
+        elif number <= s.rows:
+            issue_request(w, number)
+        else:
+            issue_relocation(w, number, d.ref)
