@@ -59,7 +59,9 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# not with a later Python than Debian 12's: pip would choose versions that cannot be installed there
 constraints:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:3] > (3, 11, 2))' || { echo "pins are made with Python 3.11.2, $(PYTHON) is $$($(PYTHON) --version); on Debian 12: make constraints PYTHON=/usr/bin/python3" >&2; exit 1; }
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check '$(REQUIREMENT)'

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -25,6 +26,7 @@ EXTRAS = {
 }
 BASE = [Requirement(line) for line in PROJECT["dependencies"]]
 INSTALLED = ".[lab,test]"  # what every way to set up installs
+OLDEST_PYTHON = "3.11.2"  # Debian 12's; a package may ask for a later 3.11
 
 
 def pins() -> dict[str, Version]:
@@ -64,6 +66,12 @@ def test_what_dependencies_need_is_pinned_too() -> None:
         assert key[0] in pinned, f"{requirement} is not in constraints.txt"
         assert requirement.specifier.contains(pinned[key[0]], prereleases=True), (
             f"{requirement}: {pinned[key[0]]}"
+        )
+        about = importlib.metadata.metadata(requirement.name)
+        python = about.get("Requires-Python") or ""
+        # in an environment that does not follow the pins, the metadata at hand are those of another version
+        assert Version(about["Version"]) != pinned[key[0]] or SpecifierSet(python).contains(OLDEST_PYTHON), (
+            f"{requirement.name} needs Python {python}"
         )
         for line in importlib.metadata.requires(requirement.name) or []:
             needed = Requirement(line)
