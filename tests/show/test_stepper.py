@@ -311,8 +311,6 @@ def test_bad_arguments(restore):
         ValueError, match=f"start: expected an event from -1 to {len(restore) - 1}, got 100000"
     ):
         Stepper(restore, start=100_000)
-    with pytest.raises(ValueError, match="width: expected a number of pixels above 0 or a CSS length"):
-        Stepper(restore, width="wide")
     with pytest.raises(ValueError, match=r"kind: expected one of 'export_file_system', .*, got 'reboot'"):
         Stepper(restore).jump("reboot")
     with pytest.raises(ValueError, match=r"go_to: expected either index or time_ns"):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from vmrestorekit.restore.timeline import Timeline
+from vmrestorekit.restore.events import KINDS
+from vmrestorekit.restore.timeline import IN_CACHE, SERVED, Timeline
 from vmrestorekit.show.theme import SOURCES
 
-__all__ = ["CHART_MARKS", "MAX_BINS", "cache_levels", "classify_reads", "marks", "reads_by_bin"]
+__all__ = ["MAX_BINS", "cache_levels", "classify_reads", "marks", "reads_by_bin"]
 
 MAX_BINS = 80
 
 # events that a chart names with a rule
-CHART_MARKS = {
+_MARKS = {
     "launch_vm": "launch",
     "boot_done": "boot done",
     "start_relocation": "relocation starts",
@@ -22,74 +23,61 @@ CHART_MARKS = {
     "expire": "expiry",
 }
 
-# kind of event -> where the part of a read that it is about was served
+# kind of event -> where the part of a read that it is about was served, as its place in `SOURCES`
 _SOURCE_OF = {
-    "read_destination": "destination",
-    "read_write_cache": "write_cache",
-    "cache_hit": "hit",
-    "cache_wait": "wait",
-    "cache_miss": "miss",
+    kind: list(SOURCES).index(source)
+    for kind, source in {
+        "read_destination": "destination",
+        "read_write_cache": "write_cache",
+        "cache_hit": "hit",
+        "cache_wait": "wait",
+        "cache_miss": "miss",
+    }.items()
 }
-_LEVEL_KINDS = ("staged", "serve", "evict", "purge")
 
 
 def marks(timeline: Timeline) -> pl.DataFrame:
-    """Return the first event of each kind in `CHART_MARKS`: `second` and `label`."""
-    first = timeline.events.group_by("kind", maintain_order=True).first()
-    found = {kind: time for kind, time in first.select("kind", "time_ns").iter_rows() if kind in CHART_MARKS}
-    rows = sorted((time / 1e9, CHART_MARKS[kind]) for kind, time in found.items())
-    return pl.DataFrame(rows, schema={"second": pl.Float64, "label": pl.String}, orient="row")
+    """Return the first event of each kind that is named in a chart: `second` and `label`, in order."""
+    return (
+        timeline.events.filter(pl.col("kind").is_in(list(_MARKS)))
+        .unique("kind", keep="first", maintain_order=True)
+        .select(second=pl.col("time_ns") / 1e9, label=pl.col("kind").cast(pl.String).replace(_MARKS))
+    )
 
 
 def classify_reads(timeline: Timeline) -> pl.DataFrame:
     """Return one row a read of the VM that completed.
 
-    Columns are `issued_ns`, `bytes`, `wait_ns` and `source`. A read in several parts has the source that
-    comes last in `SOURCES`: its slowest part's, as a rule.
+    Columns are `issued_ns`, `bytes`, `wait_ns` and `rank`. A read in several parts has the rank of the part
+    whose source comes last in `SOURCES`: the slowest, as a rule.
     """
-    names = list(SOURCES)
     reads = timeline.events.filter(kind="vm_read").select("request", issued_ns="time_ns", bytes="detail")
     done = timeline.events.filter(kind="vm_done").select("request", wait_ns="detail")
-    of_cache = pl.col("kind").is_in(["cache_hit", "cache_wait", "cache_miss"])
+    of_relocation = pl.col("kind").cast(pl.String).str.starts_with("cache_") & (pl.col("detail") > 0)
     parts = (
-        timeline.events.filter(pl.col("kind").is_in(list(_SOURCE_OF)), ~of_cache | (pl.col("detail") == 0))
-        .with_columns(
-            rank=pl.col("kind")
-            .cast(pl.String)
-            .replace_strict({k: names.index(s) for k, s in _SOURCE_OF.items()})
-        )
+        timeline.events.filter(pl.col("kind").is_in(list(_SOURCE_OF)) & ~of_relocation)
+        .with_columns(rank=pl.col("kind").cast(pl.String).replace_strict(_SOURCE_OF))
         .group_by("request")
         .agg(pl.col("rank").max())
     )
     joined = reads.join(done, on="request").join(parts, on="request", how="left", maintain_order="left")
-    source = pl.col("rank").fill_null(names.index("nothing")).replace_strict(dict(enumerate(names)))
-    return joined.select("issued_ns", "bytes", "wait_ns", source=source)
+    return joined.select("issued_ns", "bytes", "wait_ns", pl.col("rank").fill_null(0))
 
 
 def reads_by_bin(timeline: Timeline) -> pl.DataFrame:
-    """Return the reads of the VM by source and span of time, at most `MAX_BINS` spans.
+    """Return the reads of the VM by span of time and source, at most `MAX_BINS` spans.
 
-    Columns are `source`, `start`, `end` (seconds), `bytes`, `reads`, `longest_wait_ms`, and `below`, `above`:
-    the span of the bar in bytes when sources are stacked in the order of `SOURCES`.
+    Columns are `start`, `end` (seconds), `rank` (place in `SOURCES`), `bytes`, `reads`, `longest_wait_ms`.
     """
-    width = _bin_ns(timeline)
-    binned = (
+    round_widths = (digit * 10**power for power in range(3, 16) for digit in (1, 2, 5))
+    width = next(width for width in round_widths if timeline.end_ns < width * MAX_BINS)
+    return (
         classify_reads(timeline)
-        .group_by("source", at=pl.col("issued_ns") // width)
+        .group_by("rank", bin=pl.col("issued_ns") // width)
         .agg(pl.col("bytes").sum(), reads=pl.len(), longest_wait_ms=pl.col("wait_ns").max() / 1e6)
-        .with_columns(rank=pl.col("source").replace_strict({name: at for at, name in enumerate(SOURCES)}))
-        .sort("at", "rank")
-        .with_columns(above=pl.col("bytes").cum_sum().over("at"))
-    )
-    return binned.select(
-        "source",
-        "bytes",
-        "reads",
-        "longest_wait_ms",
-        "above",
-        below=pl.col("above") - pl.col("bytes"),
-        start=pl.col("at") * width / 1e9,
-        end=(pl.col("at") + 1) * width / 1e9,
+        .with_columns(start=pl.col("bin") * width / 1e9, end=(pl.col("bin") + 1) * width / 1e9)
+        .drop("bin")
+        .sort("start", "rank")
     )
 
 
@@ -99,62 +87,14 @@ def cache_levels(timeline: Timeline, samples: int = 300) -> pl.DataFrame:
     Columns are `second`; `waiting` and `served`: blocks in the cache that were not and that were sent to
     anyone since the start of the run; `purged`, `evicted`: blocks that had left it so far.
     """
-    cached = (
-        pl.when(pl.col("kind") == "staged")
-        .then(1)
-        .when(pl.col("kind") != "serve")
-        .then(0)
-        .forward_fill()
-        .over("block")
-        .fill_null(0)
+    counts = timeline.events["count"].to_numpy()
+    purged, evicted = (
+        np.cumsum(counts * (timeline.kinds == KINDS.index(kind))) for kind in ("purge", "evict")
     )
-    was_served = (pl.col("kind") == "serve").cast(pl.Int64).cum_max().over("block")
-    states = _stays(timeline).with_columns(
-        waiting=cached * (1 - was_served),
-        served=cached * was_served,
-        purged=pl.col("kind") == "purge",
-        evicted=pl.col("kind") == "evict",
-    )
-    changes = states.select(
-        "row",
-        *(pl.col(name) - pl.col(name).shift(1).over("block").fill_null(0) for name in ("waiting", "served")),
-        *(pl.col(name).cast(pl.Int64) for name in ("purged", "evicted")),
-    )
-    return _sampled(timeline, changes.group_by("row").sum().sort("row"), samples)
-
-
-def _stays(timeline: Timeline) -> pl.DataFrame:
-    """Return the events about blocks in the read cache, one row a block: `row`, `kind`, `block`."""
-    events = timeline.events.with_row_index("row").with_columns(pl.col("kind").cast(pl.String))
-    stays = (
-        events.filter(pl.col("kind").is_in(_LEVEL_KINDS))
-        .select(
-            "row", "kind", block=pl.int_ranges("block", pl.col("block") + pl.col("count"), dtype=pl.Int64)
-        )
-        .explode("block")
-    )
-    frames = [stays]
-    for row in events.filter(kind="empty_read_cache")["row"]:  # whatever is still there leaves with it
-        left = stays.select("block").unique()
-        frames.append(
-            left.select(pl.lit(row, dtype=pl.UInt32).alias("row"), pl.lit("emptied").alias("kind"), "block")
-        )
-    return pl.concat(frames).sort("row", maintain_order=True)
-
-
-def _sampled(timeline: Timeline, changes: pl.DataFrame, samples: int) -> pl.DataFrame:
-    at_ns = np.unique(np.linspace(0, timeline.end_ns, samples).astype(np.int64))
-    rows = np.searchsorted(timeline.times, at_ns, side="right") - 1
-    upto = np.searchsorted(changes["row"].to_numpy(), rows, side="right")
-    columns = {
-        name: np.concatenate([[0], np.cumsum(changes[name].to_numpy())])[upto]
-        for name in ("waiting", "served", "purged", "evicted")
-    }
-    return pl.DataFrame({"second": at_ns / 1e9} | columns)
-
-
-def _bin_ns(timeline: Timeline) -> int:
-    """Return the shortest of some round widths that needs at most `MAX_BINS` bins."""
-    rounds = [digit * 10**power for power in range(3, 16) for digit in (1, 2, 5)]
-    widths = (width for width in rounds if timeline.end_ns < width * MAX_BINS)
-    return int(next(widths))
+    rows = []
+    for time_ns in np.linspace(0, timeline.end_ns, samples).astype(np.int64).tolist():
+        state = timeline.state_at(time_ns=time_ns)
+        served = int(np.count_nonzero((state.flags & (IN_CACHE | SERVED)) == IN_CACHE | SERVED))
+        left = (int(purged[state.index]), int(evicted[state.index])) if state.index >= 0 else (0, 0)
+        rows.append((time_ns / 1e9, state.count(IN_CACHE) - served, served, *left))
+    return pl.DataFrame(rows, schema=["second", "waiting", "served", "purged", "evicted"], orient="row")

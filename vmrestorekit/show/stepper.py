@@ -10,7 +10,7 @@ import traitlets
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import figures
-from vmrestorekit.show.checks import css_length, expect_one_of, expect_timeline
+from vmrestorekit.show.checks import expect_timeline
 from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
 from vmrestorekit.show.sentences import KIND_NAMES
@@ -68,7 +68,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._make_controls()
         self._figures = widgets.HTML()
         self._whole_run = widgets.HTML(_div(figures.of_the_whole_run(self._progresses)))
-        super().__init__(layout={"width": css_length(width)})
+        super().__init__(layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
             widgets.HTML(STYLE, layout={"display": "none"}),
             self._control_rows(),
@@ -114,7 +114,8 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         ValueError
             If there is no such kind of event.
         """
-        expect_one_of("kind", kind, KINDS)
+        if kind not in KINDS:
+            raise ValueError(f"kind: expected one of {', '.join(map(repr, KINDS))}, got {kind!r}")
         return self._go(self.clock.next(self.index, (kind,)), f"No later event: {KIND_NAMES[kind]}.")
 
     def go_to(self, *, index: int | None = None, time_ns: int | None = None) -> None:

@@ -15,22 +15,22 @@ from vmrestorekit.show.theme import BLUE, mode_name
 
 __all__ = ["compare_summaries"]
 
-_MIB = 1024 * 1024
-
 # Altair's charts return themselves from most methods, which its types say as Any or as a union
 Chart: TypeAlias = Any
 
-# title -> metric, unit, divisor, number format
+_MIB = 1024 * 1024
+
+# title -> metric, divisor, number format
 _FIGURES = {
-    "Launch after": ("launch_ns", "s", 1e9, ",.1f"),
-    "Time to boot": ("time_to_boot_ns", "s", 1e9, ",.1f"),
-    "Stall": ("stall_ns", "s", 1e9, ",.1f"),
-    "Longest wait": ("wait_max_ns", "ms", 1e6, ",.1f"),
-    "Read cache hit rate": ("hit_rate", "%", 0.01, ",.0f"),
-    "Read from the backup": ("media_bytes", "MiB", _MIB, ",.0f"),
-    "Staged for nothing": ("wasted_bytes", "MiB", _MIB, ",.0f"),
-    "Read cache peak": ("peak_cache_bytes", "MiB", _MIB, ",.0f"),
-    "Relocation": ("relocation_ns", "s", 1e9, ",.1f"),
+    "Launch after (s)": ("launch_ns", 1e9, ",.1f"),
+    "Time to boot (s)": ("time_to_boot_ns", 1e9, ",.1f"),
+    "Stall (s)": ("stall_ns", 1e9, ",.1f"),
+    "Longest wait (ms)": ("wait_max_ns", 1e6, ",.1f"),
+    "Read cache hit rate (%)": ("hit_rate", 0.01, ",.0f"),
+    "Read from the backup (MiB)": ("media_bytes", _MIB, ",.0f"),
+    "Staged for boot, never read (MiB)": ("unread_first_set_bytes", _MIB, ",.0f"),
+    "Read cache peak (MiB)": ("peak_cache_bytes", _MIB, ",.0f"),
+    "Relocation (s)": ("relocation_ns", 1e9, ",.1f"),
 }
 
 
@@ -53,12 +53,11 @@ def compare_summaries(timelines: Mapping[str, Timeline] | Sequence[Timeline], *,
     for name, timeline in named.items():
         expect_timeline(f"timelines[{name!r}]", timeline)
     charts: list[Chart] = []
-    for title, (metric, unit, divisor, form) in _FIGURES.items():
+    for title, (metric, divisor, form) in _FIGURES.items():
         values = {name: timeline.summary().get(metric) for name, timeline in named.items()}
-        if any(value is not None for value in values.values()):
-            charts.append(
-                _small_bars(f"{title} ({unit})", values, divisor, form, width, first=len(charts) % 3 == 0)
-            )
+        numbers = {name: None if value is None else value / divisor for name, value in values.items()}
+        if any(number is not None for number in numbers.values()):
+            charts.append(_small_bars(title, numbers, form, width, named=len(charts) % 3 == 0))
     return (
         alt.concat(*charts, columns=3, spacing=18)
         .properties(
@@ -72,40 +71,30 @@ def compare_summaries(timelines: Mapping[str, Timeline] | Sequence[Timeline], *,
 def _named_by_mode(timelines: Sequence[Timeline]) -> dict[str, Timeline]:
     named: dict[str, Timeline] = {}
     for number, timeline in enumerate(timelines):
-        expect_timeline(f"timelines[{number}]", timeline)
-        name = mode_name(timeline.plan.mode)
+        name = mode_name(expect_timeline(f"timelines[{number}]", timeline).plan.mode)
         named[name if name not in named else f"{name} ({number + 1})"] = timeline
     return named
 
 
-def _small_bars(
-    title: str, values: dict[str, Any], divisor: float, form: str, width: int, *, first: bool
-) -> Chart:
-    """Return a bar for each run, its name at the left of the first chart of a row, its value at the right."""
-    numbers = {name: None if value is None else value / divisor for name, value in values.items()}
-    written = {name: "none" if number is None else format(number, form) for name, number in numbers.items()}
-    data = pl.DataFrame(
-        {"run": list(numbers), "value": list(numbers.values())},
-        schema={"run": pl.String, "value": pl.Float64},
-    )
+def _small_bars(title: str, numbers: dict[str, float | None], form: str, width: int, *, named: bool) -> Chart:
+    """Return a bar for each run with its value at the right, as labels of an axis: these suit any theme."""
+    values = [number or 0.0 for number in numbers.values()]
+    texts = {name: "none" if number is None else format(number, form) for name, number in numbers.items()}
     # the order is given: a run without this figure would else be sorted to the end
-    scale = alt.Scale(domain=list(values))
+    y = alt.Y("run:N", sort=list(numbers), title=None)
     plain: dict[str, Any] = {"ticks": False, "domain": False, "labelLimit": 200, "labelPadding": 6}
-    names = alt.Y("run:N", scale=scale, title=None, axis=alt.Axis(labels=first, **plain))
-    texts = alt.Axis(
-        orient="right", labelExpr=f"{json.dumps(written)}[datum.value]", labelFontSize=11, **plain
+    at_the_right = alt.Axis(orient="right", labelExpr=f"{json.dumps(texts)}[datum.value]", **plain)
+    x = alt.X("value:Q", axis=None, scale=alt.Scale(domain=[0, max(values) or 1]))
+    base = alt.Chart(pl.DataFrame({"run": list(numbers), "value": values}))
+    bars = base.mark_bar(height=15, color=BLUE).encode(
+        x, y.axis(labels=named, **plain), tooltip=["run:N", "value:Q"]
     )
-    top = max((number for number in numbers.values() if number is not None), default=0) or 1
-    x = alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, top], nice=False))
-    base = alt.Chart(data.with_columns(pl.col("value").fill_null(0)))
-    bars = base.mark_bar(height=15, color=BLUE).encode(x, names, tooltip=["run:N", "value:Q"])
-    values_at_right = base.mark_tick(opacity=0).encode(x, alt.Y("run:N", scale=scale, title=None, axis=texts))
     return (
-        alt.layer(bars, values_at_right)
+        alt.layer(bars, base.mark_tick(opacity=0).encode(x, y.axis(at_the_right)))
         .resolve_axis(y="independent")
         .properties(
             width=width,
-            height=24 * len(values),
+            height=24 * len(numbers),
             title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal"),
         )
     )

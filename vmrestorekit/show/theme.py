@@ -9,15 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = [
-    "BLOCK_STATES",
-    "MODE_NAMES",
-    "SOURCES",
-    "STYLE",
-    "SYMBOLS",
-    "Sign",
-    "mode_name",
-]
+__all__ = ["BLOCK_STATES", "SOURCES", "STYLE", "Sign", "mode_name"]
 
 BLACK = "#000000"
 WHITE = "#FFFFFF"
@@ -45,12 +37,15 @@ class Sign:
         Drawn on the fill; empty where the plain square is the sign.
     ink : str
         Colour of the letter, with a contrast of at least 4.5 to the fill.
+    shape : str
+        Of a point in a chart, in Vega's words; says the same as the letter.
     """
 
     name: str
     colour: str
     letter: str
     ink: str = BLACK
+    shape: str = ""
 
 
 # from the least to the most advanced; a cell that stands for several blocks shows the last of equals
@@ -67,22 +62,12 @@ BLOCK_STATES = {
 
 # where a read of the virtual machine got its bytes; a read in several parts counts as the last of these
 SOURCES = {
-    "nothing": Sign("hole: nothing to read", GREY, "N"),
-    "destination": Sign("destination", BLUISH_GREEN, "D"),
-    "write_cache": Sign("write cache", REDDISH_PURPLE, "W"),
-    "hit": Sign("read cache: hit", BLUE, "H", WHITE),
-    "wait": Sign("read cache: waited, on its way", YELLOW, "O"),
-    "miss": Sign("miss: fetched from the backup", VERMILLION, "M"),
-}
-
-# the point shapes of Vega that say the same as the letters
-SYMBOLS = {
-    "nothing": "cross",
-    "destination": "square",
-    "write_cache": "diamond",
-    "hit": "circle",
-    "wait": "triangle-up",
-    "miss": "triangle-down",
+    "nothing": Sign("hole: nothing to read", GREY, "N", shape="cross"),
+    "destination": Sign("destination", BLUISH_GREEN, "D", shape="square"),
+    "write_cache": Sign("write cache", REDDISH_PURPLE, "W", shape="diamond"),
+    "hit": Sign("read cache: hit", BLUE, "H", WHITE, shape="circle"),
+    "wait": Sign("read cache: waited, on its way", YELLOW, "O", shape="triangle-up"),
+    "miss": Sign("miss: fetched from the backup", VERMILLION, "M", shape="triangle-down"),
 }
 
 MODE_NAMES = {
@@ -129,5 +114,5 @@ STYLE = """<style>
 
 
 def mode_name(mode: str) -> str:
-    """Return the mode as a person reads it."""
+    """Return the mode as a person reads it; a name that is no mode stays as it is."""
     return MODE_NAMES.get(mode, mode)
