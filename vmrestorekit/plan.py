@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_BLOCK_BYTES",
     "EVICTION_POLICIES",
     "MODES",
+    "PRIORITIES",
     "LaunchRule",
     "PlanError",
     "PurgeRule",
@@ -33,6 +34,7 @@ __all__ = [
 
 MODES = ("full_restore", "instant_restore", "live_mount")
 EVICTION_POLICIES = ("fifo", "lru")
+PRIORITIES = ("as_claimed", "strict", "equal")
 DEFAULT_BLOCK_BYTES = 64 * 1024
 SECOND = 1_000_000_000
 MIB = 1024 * 1024
@@ -163,6 +165,9 @@ class RestorePlan:
     cache_bytes : int
         Capacity of the read cache, at least one block.
     eviction : {"lru", "fifo"}
+    priorities : {"as_claimed", "strict", "equal"}
+        Of staging against reads. As claimed in the patent: lower until the relocation runs, then its staging
+        waits its turn among the reads. What-ifs: ``strict``, always lower; ``equal``, always its turn.
     relocation_depth : int
         Relocation requests outstanding at a time.
     relocation_request_bytes : int
@@ -188,6 +193,7 @@ class RestorePlan:
     pre_relocation_bytes: int | None = None
     cache_bytes: int = 256 * MIB
     eviction: str = "lru"
+    priorities: str = "as_claimed"
     relocation_depth: int = 1
     relocation_request_bytes: int = 512 * 1024
     stage_depth: int | None = None
@@ -204,6 +210,7 @@ class RestorePlan:
             object.__setattr__(self, "relocation_sequence", sequence)
         _expect_one_of("mode", self.mode, MODES)
         _expect_one_of("eviction", self.eviction, EVICTION_POLICIES)
+        _expect_one_of("priorities", self.priorities, PRIORITIES)
         _expect_at_least("pre_relocation_delay_ns", self.pre_relocation_delay_ns, 0)
         _expect_at_least("relocation_depth", self.relocation_depth, 1)
         if self.stage_depth is not None:

@@ -16,7 +16,15 @@ import numpy.typing as npt
 import polars as pl
 from hypothesis import strategies as st
 
-from vmrestorekit.plan import EVICTION_POLICIES, MODES, LaunchRule, PurgeRule, RelocationStart, RestorePlan
+from vmrestorekit.plan import (
+    EVICTION_POLICIES,
+    MODES,
+    PRIORITIES,
+    LaunchRule,
+    PurgeRule,
+    RelocationStart,
+    RestorePlan,
+)
 from vmrestorekit.plan import block_count as count_blocks
 from vmrestorekit.restore.hardware import BackupDevice, Hardware, Link, PrimaryStorage
 from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata, validate_trace
@@ -169,6 +177,7 @@ def _plans(
         pre_relocation_bytes=draw(st.none() | st.integers(0, 6 * block_bytes)),
         cache_bytes=slots * block_bytes + draw(st.sampled_from([0, 0, 100])),
         eviction=draw(st.sampled_from(EVICTION_POLICIES)),
+        priorities=draw(st.sampled_from(PRIORITIES)),
         relocation_depth=draw(st.integers(1, 3)),
         relocation_request_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 4096])),
         stage_depth=draw(st.none() | st.integers(1, 3)),

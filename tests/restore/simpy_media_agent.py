@@ -231,13 +231,22 @@ class MediaAgent:
     def _refill(self) -> None:
         """Rule 6.1: only fetches of the running relocation's staging count, demanded or not."""
         depth = self.plan.stage_depth or self.device.spec.channels
-        while self.relocating and self.cache.victims_of_stager() is not None:
-            staging = [fetch for fetch in self.queue + self.in_flight if fetch.cause == RELOCATION_STAGING]
-            block = self.relocation_cursor.next_block(self._to_stage) if len(staging) < depth else None
+        equal = self.plan.priorities == "equal"
+        counted = (FIRST_SET, PRE_STAGING, RELOCATION_STAGING) if equal else (RELOCATION_STAGING,)
+        while self.cache.victims_of_stager() is not None:
+            staging = [fetch for fetch in self.queue + self.in_flight if fetch.cause in counted]
+            if len(staging) >= depth or self.plan.priorities == "strict":
+                return
+            if equal:
+                cause, block, cursor = self._next_to_stage()
+            elif self.relocating:
+                cause, cursor = RELOCATION_STAGING, self.relocation_cursor
+                block = cursor.next_block(self._to_stage)
+            else:
+                return
             if block is None:
                 return
-            position = self.relocation_cursor.position - 1
-            self.queue.append(Fetch([block], RELOCATION_STAGING, LAST_NUMBER, position))
+            self.queue.append(Fetch([block], cause, LAST_NUMBER, cursor.position - 1))
 
     def _start_head(self, fetch: Fetch) -> bool:
         """Rule 6.3."""
@@ -249,7 +258,9 @@ class MediaAgent:
             victims = self.cache.victims_of_stager()
         self.queue.remove(fetch)
         if victims is None:
-            self.relocation_cursor.take_back(fetch.position)
+            cursor = self.first_set if fetch.cause == FIRST_SET else self.relocation_cursor
+            cursor.take_back(fetch.position)
+            self.staged_ahead -= fetch.cause == PRE_STAGING
         else:
             self._start(fetch, victims)
         return True
@@ -257,16 +268,27 @@ class MediaAgent:
     def _start_low_priority(self) -> bool:
         """Rule 6.4: without a slot no cursor moves."""
         victims = self.cache.victims_of_stager()
-        if victims is None or self.relocation_finished:
+        if victims is None or self.plan.priorities == "equal":
             return False
-        cause, block = FIRST_SET, self.first_set.next_block(self._to_stage)
-        if block is None and self._may_stage_ahead():
-            cause, block = PRE_STAGING, self.relocation_cursor.next_block(self._to_stage)
+        cause, block, _ = self._next_to_stage()
         if block is None:
             return False
-        self.staged_ahead += cause == PRE_STAGING
         self._start(Fetch([block], cause, LAST_NUMBER), victims)
         return True
+
+    def _next_to_stage(self) -> tuple[int, int | None, Cursor]:
+        """Rule 6.4: the order in which the low-priority cursors are asked."""
+        if self.relocation_finished:
+            return FIRST_SET, None, self.first_set
+        block = self.first_set.next_block(self._to_stage)
+        if block is not None:
+            return FIRST_SET, block, self.first_set
+        cause = RELOCATION_STAGING if self.relocating else PRE_STAGING
+        may = self.plan.priorities != "as_claimed" if self.relocating else self._may_stage_ahead()
+        if may:
+            block = self.relocation_cursor.next_block(self._to_stage)
+        self.staged_ahead += cause == PRE_STAGING and block is not None
+        return cause, block, self.relocation_cursor
 
     def _may_stage_ahead(self) -> bool:
         """Rule 6.4: pre-relocation mode is on, and has not brought as much as it may."""
@@ -302,7 +324,7 @@ class MediaAgent:
             self.cache.enter(block)
             for part in self.waiting.pop(block, []):
                 self._transmit(part)
-        self.fetched_of_first_set.update(set(fetch.blocks) & set(self.media.first_set))
+        self.fetched_of_first_set.update(set(fetch.blocks) & set(self.first_set.blocks))
         self.after_fetch()
 
     # rule 8

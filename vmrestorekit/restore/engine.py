@@ -131,6 +131,7 @@ STAGING_NUMBER = np.int64(2**31 - 1)
 DONE, EVENTS_FULL, EXPIRED_BEFORE_LAUNCH = np.arange(3)
 
 LRU, FIFO = np.arange(2)
+PRIORITIES_AS_CLAIMED, PRIORITIES_STRICT, PRIORITIES_EQUAL = np.arange(3)
 OPEN_RUNS = 8
 NONE = np.int64(-1)
 ZERO = np.int64(0)
@@ -187,7 +188,7 @@ REQUEST = _record(
 )
 RELOCATION = _record(number="i8", position="i8", count="i8", outstanding="i8")
 PART = _record(bytes="i8", number="i8", slot="i8", block="i8", next="i8")
-FETCHING = _record(block="i8", count="i8", number="i8", cause="i8", next="i8", channel="i8")
+FETCHING = _record(block="i8", count="i8", number="i8", cause="i8", next="i8", channel="i8", position="i8")
 CHANNEL = _record(end="i8", busy="i8", used="i8")
 RUN = _record(start="i8", expected="i8", length="i8", extended="i8")
 
@@ -207,6 +208,7 @@ SIM = _record(
     purge_by_indication="i8",
     slots="i8",
     policy="i8",
+    priorities="i8",
     relocation_depth="i8",
     relocation_positions="i8",  # of one request
     apply_units="i8",
@@ -553,6 +555,14 @@ def take_demand_slots(w, count):
 
 
 @compiled
+def counts_as_queued(w, cause):
+    """Tell whether a fetch is staging that goes through the queue of demand."""
+    if w.sim[0].priorities == PRIORITIES_EQUAL:
+        return cause >= CAUSE_FIRST_SET
+    return cause == CAUSE_RELOCATION_STAGING
+
+
+@compiled
 def new_fetch(w, block, count, number, cause):
     """Take a fetch record and tie the blocks to it."""
     s = w.sim[0]
@@ -568,8 +578,8 @@ def new_fetch(w, block, count, number, cause):
     for b in range(block, block + count):
         w.blocks[b].place = QUEUED
         w.blocks[b].fetch = fetch
-    if cause == CAUSE_RELOCATION_STAGING:
-        s.staging_fetches += 1
+    f.position = s.first_set_cursor - 1
+    s.staging_fetches += counts_as_queued(w, cause)
     return fetch
 
 
@@ -577,8 +587,7 @@ def new_fetch(w, block, count, number, cause):
 def release_fetch(w, fetch):
     """Give a fetch record back."""
     s = w.sim[0]
-    if w.fetches[fetch].cause == CAUSE_RELOCATION_STAGING:
-        s.staging_fetches -= 1
+    s.staging_fetches -= counts_as_queued(w, w.fetches[fetch].cause)
     w.fetches[fetch].next = s.free_fetch
     s.free_fetch = fetch
 
@@ -700,24 +709,53 @@ def next_of_relocation(w):
 
 
 @compiled
-def refill(w):
-    """While the relocation runs, keep its staging in the queue of demand."""
+def next_to_stage(w):
+    """Return the next block that a low-priority cursor gives, or NONE, and what it is for."""
     s = w.sim[0]
-    while s.relocating and s.staging_fetches < s.stage_depth and can_stage(w):
+    if s.relocation_finished:
+        return NONE, CAUSE_FIRST_SET
+    block = next_of_first_set(w)
+    if block != NONE:
+        return block, CAUSE_FIRST_SET
+    if s.relocating:
+        if s.priorities == PRIORITIES_AS_CLAIMED:
+            return NONE, CAUSE_RELOCATION_STAGING
+        return next_of_relocation(w), CAUSE_RELOCATION_STAGING
+    if s.pre_relocation and s.pre_relocation_fetches < s.pre_relocation_blocks:
         block = next_of_relocation(w)
+        s.pre_relocation_fetches += block != NONE
+    return block, CAUSE_PRE_RELOCATION
+
+
+@compiled
+def refill(w):
+    """Keep staging in the queue of demand, as far as the priorities want it there."""
+    s = w.sim[0]
+    while s.staging_fetches < s.stage_depth and can_stage(w):
+        if s.priorities == PRIORITIES_EQUAL:
+            block, cause = next_to_stage(w)
+        elif s.priorities == PRIORITIES_AS_CLAIMED and s.relocating:
+            block, cause = next_of_relocation(w), CAUSE_RELOCATION_STAGING
+        else:
+            break
         if block == NONE:
             break
-        enqueue(w, block, ONE, NONE, CAUSE_RELOCATION_STAGING)
+        enqueue(w, block, ONE, NONE, cause)
 
 
 @compiled
 def take_back(w, fetch):
     """A staging fetch found no slot: its block is absent again, and the cursor returns to it."""
     s = w.sim[0]
+    f = w.fetches[fetch]
     pop_queue(w)
-    b = w.blocks[w.fetches[fetch].block]
+    b = w.blocks[f.block]
     b.place = ABSENT
-    s.relocation_cursor = min(s.relocation_cursor, b.position)
+    if f.cause == CAUSE_FIRST_SET:
+        s.first_set_cursor = min(s.first_set_cursor, f.position)
+    else:
+        s.relocation_cursor = min(s.relocation_cursor, np.int64(b.position))
+    s.pre_relocation_fetches -= f.cause == CAUSE_PRE_RELOCATION
     release_fetch(w, fetch)
 
 
@@ -741,28 +779,13 @@ def start_head_of_queue(w):
 
 
 @compiled
-def may_stage_ahead(w):
-    """Tell whether staging for the relocation may go on before it has started."""
-    s = w.sim[0]
-    return s.pre_relocation and not s.relocating and s.pre_relocation_fetches < s.pre_relocation_blocks
-
-
-@compiled
 def start_low_priority(w):
     """Give an idle channel one block of a low-priority cursor; False if there is none."""
-    s = w.sim[0]
-    if s.mode == MODE_LOCAL or s.mode == MODE_FULL_RESTORE or s.relocation_finished:
+    if w.sim[0].priorities == PRIORITIES_EQUAL or not can_stage(w):
         return False
-    if not can_stage(w):
-        return False
-    cause = CAUSE_FIRST_SET
-    block = next_of_first_set(w)
-    if block == NONE and may_stage_ahead(w):
-        cause = CAUSE_PRE_RELOCATION
-        block = next_of_relocation(w)
+    block, cause = next_to_stage(w)
     if block == NONE:
         return False
-    s.pre_relocation_fetches += cause == CAUSE_PRE_RELOCATION
     take_stager_slot(w)
     start_fetch(w, new_fetch(w, block, ONE, NONE, cause))
     return True

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from vmrestorekit.plan import MODES, PlanError, RestorePlan
+from vmrestorekit.plan import MODES, PRIORITIES, PlanError, RestorePlan
 from vmrestorekit.restore.closed_loop import ClosedLoop, closed_loop
 from vmrestorekit.restore.events import ACTORS, EVENTS_SCHEMA, KIND_MEANING, KINDS
 from vmrestorekit.restore.hardware import Hardware, resolve_hardware
@@ -26,6 +26,7 @@ __all__ = ["compare", "simulate", "simulate_trace", "warmup"]
 
 _CODE_OF_LAUNCH_RULE = {"share": 0, "head_start": 1, "immediately": 2}
 _CODE_OF_MODE = {mode: code for code, mode in enumerate(MODES)} | {"local": 3}
+_CODE_OF_PRIORITIES = {name: code for code, name in enumerate(PRIORITIES)}
 _CODE_OF_POLICY = {"lru": 0, "fifo": 1}
 
 
@@ -195,7 +196,8 @@ def _new_world(
     stored = address >= 0
     sequence = plan.sequence[stored[plan.sequence]] if mode in ("full_restore", "instant_restore") else None
     sequence = np.empty(0, np.int64) if sequence is None else sequence.astype(np.int64)
-    first_set = plan.first_set[stored[plan.first_set]].astype(np.int64)
+    wanted_first = plan.first_set if mode in ("instant_restore", "live_mount") else plan.first_set[:0]
+    first_set = wanted_first[stored[wanted_first]].astype(np.int64)
     blocks = np.zeros(plan.blocks, engine.BLOCK)
     blocks["address"], blocks["stored"], blocks["position"] = address, stored, -1
     blocks["position"][sequence] = np.arange(len(sequence))
@@ -281,6 +283,7 @@ def _set_up(sim: npt.NDArray[Any], plan: RestorePlan, hardware: Hardware, mode: 
         "purge_by_indication": plan.purge.by_indication,
         "slots": plan.cache_slots,
         "policy": _CODE_OF_POLICY[plan.eviction],
+        "priorities": _CODE_OF_PRIORITIES[plan.priorities],
         "relocation_depth": plan.relocation_depth,
         "relocation_positions": plan.relocation_request_bytes // block_bytes,
         "apply_units": plan.relocation_request_bytes // 4096,
