@@ -37,6 +37,7 @@ EVICTION_POLICIES = ("fifo", "lru")
 PRIORITIES = ("as_claimed", "strict", "equal")
 DEFAULT_BLOCK_BYTES = 64 * 1024
 SECOND = 1_000_000_000
+DAY = 24 * 3600 * SECOND
 MIB = 1024 * 1024
 
 BlockArray = npt.NDArray[np.int32]
@@ -54,6 +55,14 @@ def _expect_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _expect_at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise PlanError(f"{name}: expected at least {least}, got {value}")
+
+
+def _minutes(name: str, clock: str) -> int:
+    """Return the minutes since midnight of a time such as ``"18:00"``."""
+    hours, _, minutes = clock.partition(":")
+    if not (hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
+        raise PlanError(f'{name}: expected a time of day as "HH:MM", got {clock!r}')
+    return 60 * int(hours) + int(minutes)
 
 
 def block_count(disk_bytes: tuple[int, ...], block_bytes: int) -> int:
@@ -95,26 +104,50 @@ class LaunchRule:
 
 @dataclasses.dataclass(frozen=True)
 class RelocationStart:
-    """When the relocation starts (operation O10), counted from the launch.
+    """When the relocation starts (operation O10).
 
     Attributes
     ----------
-    rule : {"at_once", "delay"}
+    rule : {"at_once", "delay", "time_of_day", "load"}
+        ``at_once``: with the launch. ``delay``: `delay_ns` after it. ``time_of_day``: when the clock on the
+        wall first shows `time_of_day` at or after the launch, such as after close of business. ``load``: when
+        the virtual machine's demand over the last 60 checks is below `load_share` of what the backup device
+        can give, looked at every `check_ns`, or `deadline_ns` after the launch.
     delay_ns : int
-        Used by ``delay``.
+    time_of_day, wall_clock : str
+        ``"HH:MM"``; `wall_clock` is what the clock shows when the restore is asked for.
+    load_share : float
+        Above 0, at most 1.
+    check_ns, deadline_ns : int
     """
 
     rule: str = "delay"
     delay_ns: int = 30 * SECOND
+    time_of_day: str = "18:00"
+    wall_clock: str = "12:00"
+    load_share: float = 0.1
+    check_ns: int = SECOND
+    deadline_ns: int = 8 * 3600 * SECOND
 
     def __post_init__(self) -> None:
-        _expect_one_of("relocation start rule", self.rule, ("at_once", "delay"))
+        _expect_one_of("relocation start rule", self.rule, ("at_once", "delay", "time_of_day", "load"))
         _expect_at_least("relocation start delay_ns", self.delay_ns, 0)
+        _expect_at_least("relocation start check_ns", self.check_ns, 1)
+        _expect_at_least("relocation start deadline_ns", self.deadline_ns, 0)
+        if not 0 < self.load_share <= 1:
+            raise PlanError(
+                f"relocation start load_share: expected above 0 and at most 1, got {self.load_share}"
+            )
+        _minutes("relocation start time_of_day", self.time_of_day)
+        _minutes("relocation start wall_clock", self.wall_clock)
 
-    @property
-    def after_launch_ns(self) -> int:
-        """Nanoseconds between launch and start of the relocation."""
-        return self.delay_ns if self.rule == "delay" else 0
+    def at_ns(self, launch_ns: int) -> int:
+        """Return the latest start for a launch at that time: the deadline, if a load condition decides."""
+        if self.rule == "time_of_day":
+            wanted = _minutes("time_of_day", self.time_of_day) - _minutes("wall_clock", self.wall_clock)
+            first = wanted % (24 * 60) * 60 * SECOND
+            return first + max(0, -(-(launch_ns - first) // DAY)) * DAY
+        return launch_ns + {"at_once": 0, "delay": self.delay_ns, "load": self.deadline_ns}[self.rule]
 
 
 @dataclasses.dataclass(frozen=True)

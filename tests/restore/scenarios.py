@@ -171,7 +171,7 @@ def _plans(
         first_set=np.array(first_set, dtype=np.int32),
         relocation_sequence=draw(_sequences(stored)),
         launch=LaunchRule(launch, draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])), head_start_ns),
-        relocation_start=RelocationStart(draw(st.sampled_from(["at_once", "delay", "delay"])), draw(DELAYS)),
+        relocation_start=draw(_relocation_starts()),
         purge=PurgeRule(draw(st.booleans()), draw(st.integers(2, 4)), draw(st.booleans())),
         pre_relocation_delay_ns=draw(DELAYS),
         pre_relocation_bytes=draw(st.none() | st.integers(0, 6 * block_bytes)),
@@ -183,6 +183,20 @@ def _plans(
         stage_depth=draw(st.none() | st.integers(1, 3)),
         fetch_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 100])),
         **expiry,
+    )
+
+
+@st.composite
+def _relocation_starts(draw: st.DrawFn) -> RelocationStart:
+    """Draw a rule; a load condition looks as often as things happen, and a day later is late enough."""
+    return RelocationStart(
+        draw(st.sampled_from(["at_once", "delay", "delay", "load", "time_of_day"])),
+        draw(DELAYS),
+        time_of_day=draw(st.sampled_from(["18:00", "18:01", "17:59"])),
+        wall_clock="18:00",
+        load_share=draw(st.sampled_from([0.001, 0.01, 0.1, 1.0])),
+        check_ns=draw(st.integers(1, 400)),
+        deadline_ns=draw(st.integers(0, 40_000)),
     )
 
 

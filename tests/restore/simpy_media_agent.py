@@ -136,6 +136,7 @@ class MediaAgent:
         self.marks: dict[int, int] = {}  # block -> trigger
         self.purged: set[int] = set()
         self.vm_parts = 0
+        self.vm_demand: list[tuple[int, int]] = []  # when, bytes
         self.fetched_of_first_set: set[int] = set()
         self.after_fetch: Action = lambda: None
         self.after_serving: Action = lambda: None
@@ -149,6 +150,8 @@ class MediaAgent:
             missing.append(part.block if self._receive(part) else None)
             self.cache.pins[part.block] += 1
             self.vm_parts += part.reader == OF_VM
+            if part.reader == OF_VM:
+                self.vm_demand.append((self.agenda.now, part.size))
             self._track(part)
         if parts:
             cause = CAUSE_OF_READER[parts[0].reader]

@@ -37,7 +37,7 @@ from vmrestorekit.traces.schema import ReadTrace
 UNIT = 4096
 
 # rule 1: numbers of changes of mode
-LAUNCH, PRE_RELOCATION, START_RELOCATION, WARNING, EXPIRY = range(5)
+LAUNCH, PRE_RELOCATION, START_RELOCATION, WARNING, EXPIRY, CHECK_LOAD = range(6)
 
 # rule 3: states of a unit
 UNTOUCHED, WRITTEN, ZEROED, BEING_APPLIED, APPLIED = range(5)
@@ -297,7 +297,7 @@ class Coordinator:
         self.relocation = Relocation(agenda, plan, machine, agent)
         self.relocation.when_finished = self.finish_relocation
         self.launch_is_due = self.launched = False
-        self.applying = self.unmounted = False
+        self.applying = self.unmounted = self.relocation_started = False
         self.apply_cursor = 0
         agent.after_fetch = self.launch_if_enough_is_staged
         agent.after_serving = self.unmount_when_quiet
@@ -351,17 +351,38 @@ class Coordinator:
         plan, later = self.plan, self.agenda.add_later
         if plan.mode == "instant_restore":
             later(plan.pre_relocation_delay_ns, MODE, PRE_RELOCATION, self.indicate_pre_relocation)
-            later(plan.relocation_start.after_launch_ns, MODE, START_RELOCATION, self.start_relocation)
+            start = plan.relocation_start
+            until_start = start.at_ns(self.agenda.now) - self.agenda.now
+            later(until_start, MODE, START_RELOCATION, self.start_relocation)
+            if start.rule == "load":
+                later(60 * start.check_ns, MODE, CHECK_LOAD, self.check_load)
         if plan.expiry_ns is not None:
             until_warning = plan.expiry_ns - plan.warning_ns - self.agenda.now
             later(max(0, until_warning), MODE, WARNING, self.warn)
 
     def indicate_pre_relocation(self) -> None:
-        if not (self.agent.relocating or self.agent.relocation_finished):
+        if not self.relocation_started:
             self.agenda.note("indicate_pre_relocation")
             self.agent.pre_relocation_mode = True
 
+    def check_load(self) -> None:
+        """Rule 7: a load condition."""
+        if self.relocation_started:
+            return
+        start = self.plan.relocation_start
+        window = 60 * start.check_ns
+        asked = sum(size for at, size in self.agent.vm_demand if at >= self.agenda.now - window)
+        device = self.agent.device.spec
+        limit = math.floor(start.load_share * (device.channels * device.bandwidth * window // 1_000_000_000))
+        if asked < limit:
+            self.start_relocation()
+        else:
+            self.agenda.add_later(start.check_ns, MODE, CHECK_LOAD, self.check_load)
+
     def start_relocation(self) -> None:
+        if self.relocation_started:
+            return
+        self.relocation_started = True
         self.agenda.note("start_relocation")
         self.agenda.note("indicate_relocation_in_progress")
         self.agent.relocating = True

@@ -123,7 +123,15 @@ UNIT_BYTES = 1 << UNIT_SHIFT
 
 # what is due (section 1)
 DUE_FETCH, DUE_TRANSMISSION, DUE_DESTINATION, DUE_WRITE_CACHE, DUE_PURGE, DUE_MODE, DUE_ISSUE = np.arange(7)
-MODE_LAUNCH, MODE_PRE_RELOCATION, MODE_START_RELOCATION, MODE_WARNING, MODE_EXPIRY = np.arange(5)
+(
+    MODE_LAUNCH,
+    MODE_PRE_RELOCATION,
+    MODE_START_RELOCATION,
+    MODE_WARNING,
+    MODE_EXPIRY,
+    MODE_CHECK_LOAD,
+) = np.arange(6)
+CHECKS_IN_WINDOW = 60
 DO_VM_READ, DO_VM_WRITE, DO_RELOCATION, DO_APPLY = np.arange(4)
 STAGING_NUMBER = np.int64(2**31 - 1)
 
@@ -201,7 +209,11 @@ SIM = _record(
     launch_rule="i8",
     staged_to_launch="i8",
     head_start_ns="i8",
-    relocation_delay_ns="i8",
+    relocation_first_ns="i8",  # the start counts from time 0 and comes again each period, or ...
+    relocation_period_ns="i8",
+    relocation_delay_ns="i8",  # ... if there is no period, from the launch
+    load_check_ns="i8",  # 0: no load condition
+    load_limit_bytes="i8",  # in a window
     pre_relocation_delay_ns="i8",
     purge_by_run="i8",
     run_length="i8",
@@ -266,7 +278,10 @@ SIM = _record(
     pre_relocation="i8",
     pre_relocation_fetches="i8",
     # relocation
+    launched_ns="i8",
+    demand="60i8",  # bytes asked for by the virtual machine, by the time between two checks
     relocating="i8",
+    relocation_started="i8",
     relocation_finished="i8",
     next_relocation="i8",
     relocation_position="i8",
@@ -823,6 +838,8 @@ def begin_part(w, number, slot, block, size):
     p.block = block
     p.next = NONE
     s.vm_parts += reader == READER_VM
+    if reader == READER_VM and s.load_check_ns > 0:
+        s.demand[((s.now - s.launched_ns) // s.load_check_ns) % CHECKS_IN_WINDOW] += size
     count_evictable(w, block, -ONE)
     b.pins += 1
     missing = False
@@ -1182,20 +1199,50 @@ def begin(w):
 
 
 @compiled
+def relocation_start(w):
+    """Return when the relocation starts at the latest, for a launch now."""
+    s = w.sim[0]
+    if s.relocation_period_ns == 0:
+        return s.now + s.relocation_delay_ns
+    at = s.relocation_first_ns
+    while at < s.now:
+        at += s.relocation_period_ns
+    return at
+
+
+@compiled
+def check_load(w):
+    """Start the relocation if the virtual machine asked for little in the last window; else look again."""
+    s = w.sim[0]
+    if s.relocation_started:
+        return
+    asked = 0
+    for i in range(CHECKS_IN_WINDOW):
+        asked += s.demand[i]
+    if asked < s.load_limit_bytes:
+        start_relocation(w)
+        return
+    # the oldest span of the window becomes the one that begins now
+    s.demand[((s.now - s.launched_ns) // s.load_check_ns) % CHECKS_IN_WINDOW] = 0
+    make_mode_due(w, s.now + s.load_check_ns, MODE_CHECK_LOAD)
+
+
+@compiled
 def launch(w):
     """Launch the virtual machine, and set the times that count from the launch."""
     s = w.sim[0]
     s.launched = 1
+    s.launched_ns = s.now
     announce(w, LAUNCH_VM, s.first_set_staged)
     child = s.first_child
     while child != NONE:
         make_issue_due(w, s.now + w.requests[child].think, child, ZERO)
         child = w.requests[child].next_child
     if s.mode == MODE_INSTANT_RESTORE:
-        if s.pre_relocation_delay_ns <= s.relocation_delay_ns:
-            at = s.now + s.pre_relocation_delay_ns
-            make_mode_due(w, at, MODE_PRE_RELOCATION)
-        make_mode_due(w, s.now + s.relocation_delay_ns, MODE_START_RELOCATION)
+        make_mode_due(w, s.now + s.pre_relocation_delay_ns, MODE_PRE_RELOCATION)
+        make_mode_due(w, relocation_start(w), MODE_START_RELOCATION)
+        if s.load_check_ns > 0:
+            make_mode_due(w, s.now + CHECKS_IN_WINDOW * s.load_check_ns, MODE_CHECK_LOAD)
     elif s.mode == MODE_LIVE_MOUNT and s.expiry_ns >= 0:
         at = max(s.now, s.expiry_ns - s.warning_ns)
         make_mode_due(w, at, MODE_WARNING)
@@ -1205,6 +1252,9 @@ def launch(w):
 def start_relocation(w):
     """Start the relocation, and tell the media agent of it."""
     s = w.sim[0]
+    if s.relocation_started:
+        return
+    s.relocation_started = 1
     announce(w, START_RELOCATION, ZERO)
     announce(w, INDICATE_RELOCATION_IN_PROGRESS, ZERO)
     if len(w.sequence) == 0:
@@ -1460,10 +1510,13 @@ def change_mode(w, number):
     if number == MODE_LAUNCH:
         launch(w)
     elif number == MODE_PRE_RELOCATION:
-        s.pre_relocation = 1
-        announce(w, INDICATE_PRE_RELOCATION, ZERO)
+        if not s.relocation_started:
+            s.pre_relocation = 1
+            announce(w, INDICATE_PRE_RELOCATION, ZERO)
     elif number == MODE_START_RELOCATION:
         start_relocation(w)
+    elif number == MODE_CHECK_LOAD:
+        check_load(w)
     elif number == MODE_WARNING:
         announce(w, WARN_OF_EXPIRY, s.expiry_ns - s.now)
     else:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from vmrestorekit.plan import MODES, PRIORITIES, PlanError, RestorePlan
+from vmrestorekit.plan import DAY, MODES, PRIORITIES, PlanError, RelocationStart, RestorePlan
 from vmrestorekit.restore.closed_loop import ClosedLoop, closed_loop
 from vmrestorekit.restore.events import ACTORS, EVENTS_SCHEMA, KIND_MEANING, KINDS
-from vmrestorekit.restore.hardware import Hardware, resolve_hardware
+from vmrestorekit.restore.hardware import BackupDevice, Hardware, resolve_hardware
 from vmrestorekit.restore.summary import summarise, time_of
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.traces.corpus import Boot
@@ -275,7 +275,7 @@ def _set_up(sim: npt.NDArray[Any], plan: RestorePlan, hardware: Hardware, mode: 
         "launch_rule": _CODE_OF_LAUNCH_RULE[plan.launch.rule] if mode not in ("full_restore", "local") else 2,
         "staged_to_launch": int(np.ceil(plan.launch.share * first_set)),
         "head_start_ns": plan.launch.head_start_ns,
-        "relocation_delay_ns": plan.relocation_start.after_launch_ns,
+        **_relocation_start(plan.relocation_start, device),
         "pre_relocation_delay_ns": plan.pre_relocation_delay_ns,
         "pre_relocation_blocks": plan.pre_relocation_limit // block_bytes,
         "purge_by_run": plan.purge.by_run,
@@ -308,6 +308,18 @@ def _set_up(sim: npt.NDArray[Any], plan: RestorePlan, hardware: Hardware, mode: 
         sim[name] = value
     for name in ("queue_head", "queue_tail", "oldest", "newest", "first_flush", "last_flush"):
         sim[name] = -1
+
+
+def _relocation_start(start: RelocationStart, device: BackupDevice) -> dict[str, int]:
+    """Return the engine's settings for the start of the relocation."""
+    settings = {"relocation_delay_ns": start.at_ns(0)}
+    if start.rule == "time_of_day":
+        settings |= {"relocation_first_ns": start.at_ns(0), "relocation_period_ns": DAY}
+    elif start.rule == "load":
+        window_ns = 60 * start.check_ns
+        given = device.channels * device.bandwidth * window_ns // 1_000_000_000
+        settings |= {"load_check_ns": start.check_ns, "load_limit_bytes": int(start.load_share * given)}
+    return settings
 
 
 def warmup() -> None:
