@@ -136,7 +136,7 @@ def test_no_disk_of_positive_size(tiny_boot):
 @given(data=st.data())
 def test_a_corpus_with_a_file_cut_short(tmp_path_factory, data):
     """At whatever byte. (Not flipped: on some flipped bytes polars aborts the process.)"""
-    from conftest import tiny_manifest, tiny_trace
+    from tiny_boots import tiny_manifest, tiny_trace
 
     directory = tmp_path_factory.mktemp("cut")
     add_boot(directory, tiny_trace("vm", "b"), [tiny_manifest()], {})
