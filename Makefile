@@ -34,6 +34,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV); the first time this takes a minute or two'
 	@$(RUN) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(REQUIREMENT)'
+	@echo 'Compiling the engine, once'
+	@$(RUN) -c 'from vmrestorekit.restore.simulate import warmup; warmup()'
 	@touch $@
 
 lab: $(INSTALLED)
