@@ -26,6 +26,8 @@ _PUBLIC = {
     "Timeline": "vmrestorekit.restore.timeline",
     "simulate": "vmrestorekit.restore.simulate",
     "compare": "vmrestorekit.restore.simulate",
+    "replay_cache": "vmrestorekit.restore.replay",
+    "miss_ratio_curve": "vmrestorekit.restore.replay",
     "Stepper": "vmrestorekit.show.stepper",
 }
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from vmrestorekit.predict.replay import ContentHashReplay as ContentHashReplay
     from vmrestorekit.predict.replay import LastBootReplay as LastBootReplay
     from vmrestorekit.restore.hardware import Hardware as Hardware
+    from vmrestorekit.restore.replay import miss_ratio_curve as miss_ratio_curve
+    from vmrestorekit.restore.replay import replay_cache as replay_cache
     from vmrestorekit.restore.simulate import compare as compare
     from vmrestorekit.restore.simulate import simulate as simulate
     from vmrestorekit.restore.timeline import Timeline as Timeline
