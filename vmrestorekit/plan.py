@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from vmrestorekit.backup.layout import DEFAULT_BLOCK_BYTES, block_count, first_block_of_disk
 from vmrestorekit.traces.schema import write_parquet_atomically
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
 MODES = ("full_restore", "instant_restore", "live_mount")
 EVICTION_POLICIES = ("fifo", "lru")
 PRIORITIES = ("as_claimed", "strict", "equal")
-DEFAULT_BLOCK_BYTES = 64 * 1024
 SECOND = 1_000_000_000
 DAY = 24 * 3600 * SECOND
 MIB = 1024 * 1024
@@ -63,17 +63,6 @@ def _minutes(name: str, clock: str) -> int:
     if not (hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
         raise PlanError(f'{name}: expected a time of day as "HH:MM", got {clock!r}')
     return 60 * int(hours) + int(minutes)
-
-
-def block_count(disk_bytes: tuple[int, ...], block_bytes: int) -> int:
-    """Return how many blocks the disks have together; a last, shorter block counts."""
-    return first_block_of_disk((*disk_bytes, 0), block_bytes)[-1]
-
-
-def first_block_of_disk(disk_bytes: tuple[int, ...], block_bytes: int) -> tuple[int, ...]:
-    """Return the number of each disk's first block."""
-    ends = np.cumsum([-(-size // block_bytes) for size in disk_bytes])
-    return (0, *(int(end) for end in ends[:-1]))
 
 
 @dataclasses.dataclass(frozen=True)

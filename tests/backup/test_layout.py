@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrestorekit import plan
 from vmrestorekit.backup.layout import (
     BackupLayout,
     CopySettings,
@@ -76,10 +75,10 @@ def test_a_full_backup_is_what_a_loop_writes(manifests, block_bytes, limits):
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=4), st.sampled_from([4096, 65536]))
-def test_blocks_are_numbered_as_in_a_plan(disk_bytes, block_bytes):
-    sizes = tuple(disk_bytes)
-    assert block_count(sizes, block_bytes) == plan.block_count(sizes, block_bytes)
-    assert first_block_of_disk(sizes, block_bytes) == plan.first_block_of_disk(sizes, block_bytes)
+def test_blocks_are_numbered_disk_after_disk(disk_bytes, block_bytes):
+    blocks = [-(-size // block_bytes) for size in disk_bytes]
+    assert block_count(disk_bytes, block_bytes) == sum(blocks)
+    assert list(first_block_of_disk(disk_bytes, block_bytes)) == [sum(blocks[:d]) for d in range(len(blocks))]
 
 
 def test_defaults_are_those_of_the_specification():

@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
 
-__all__ = ["BackupLayout", "CopySettings", "LayoutError", "block_count", "first_block_of_disk"]
+__all__ = [
+    "DEFAULT_BLOCK_BYTES",
+    "BackupLayout",
+    "CopySettings",
+    "LayoutError",
+    "block_count",
+    "first_block_of_disk",
+]
 
 MIB = 1024 * 1024
 DEFAULT_BLOCK_BYTES = 64 * 1024
