@@ -44,16 +44,16 @@ def run(names: Sequence[str] = (), write: bool = False) -> list[Row]:
     return rows
 
 
-def compare(name: str, ours: float, peer: float, target: str, digits: int = 2) -> Row:
+def compare(name: str, ours: float, peer: float, target: str) -> Row:
     """One row: two figures of one run, their ratio, and whether it meets a target such as ``>= 12``."""
     sign, _, limit = target.partition(" ")
     ratio = ours / peer
     met = {">=": ratio >= float(limit), "<=": ratio <= float(limit)}[sign]
     return {
         "name": name,
-        "ours": round(ours, digits),
-        "peer": round(peer, digits),
-        "ratio": round(ratio, 2),
+        "ours": float(f"{ours:.3g}"),
+        "peer": float(f"{peer:.3g}"),
+        "ratio": float(f"{ratio:.3g}"),
         "target": target,
         "met": met,
     }

@@ -149,7 +149,7 @@ def miss_ratio_curve(accesses: Accesses, *, block_bytes: int = DEFAULT_BLOCK_BYT
     Returns
     -------
     polars.DataFrame
-        `CURVE_SCHEMA`, one row a size from 1 to the number of distinct blocks; a larger cache misses no less.
+        `CURVE_SCHEMA`, one row a size from 1 to the number of distinct blocks; beyond that nothing changes.
 
     Raises
     ------
