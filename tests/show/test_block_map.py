@@ -26,10 +26,9 @@ def expected_state(block_flags, expired):
 def letters_of(svg):
     """The letters of the map by cell, read off the picture."""
     found = {}
-    for places, y, text in re.findall(r'<text x="([\d ]+)" y="([\d.]+)"[^>]*>([^<]+)</text>', svg):
-        assert len(places.split()) == len(text)
-        for x, letter in zip(places.split(), text, strict=True):
-            found[int(x) // 12, int(float(y)) // 12] = letter
+    for across, down, text in re.findall(r'<text x="([\d ]+)" y="([\d ]+)"[^>]*>([^<]+)</text>', svg):
+        for x, y, letter in zip(across.split(), down.split(), text, strict=True):
+            found[int(x) // 12, int(y) // 12] = letter
     return found
 
 

@@ -13,19 +13,14 @@ __all__ = ["STEP_OVER", "Clock"]
 
 _COORDINATION = KINDS[: KINDS.index("vm_read")]
 
-# what a step goes to -> the kinds of event, all if None
-STEP_OVER: dict[str, Collection[str] | None] = {
-    "every event": None,
+# what a step goes to -> the kinds of event
+STEP_OVER: dict[str, Collection[str]] = {
+    "every event": KINDS,
     "coordination messages": (*_COORDINATION, "boot_done"),
     "VM requests": ("vm_read", "vm_write", "vm_discard", "vm_flush"),
     "relocation": ("relocation_read", "relocated", "infer_run", "purge", "applied"),
     "phase changes": (*PHASES, "boot_done"),
 }
-
-
-def _rank(timeline: Timeline) -> np.ndarray:
-    """Return how many events of its timeline each one follows at the same instant."""
-    return np.arange(len(timeline)) - np.searchsorted(timeline.times, timeline.times, side="left")
 
 
 class Clock:
@@ -40,16 +35,19 @@ class Clock:
     times : ndarray of int64, shape (events,)
     kinds : ndarray of uint8, shape (events,)
         Numbers in `KINDS`.
+    owner : ndarray of int64, shape (events,)
+        Which timeline each event is of.
     """
 
     def __init__(self, timelines: Sequence[Timeline]) -> None:
         times = np.concatenate([timeline.times for timeline in timelines])
         owner = np.repeat(np.arange(len(timelines)), [len(timeline) for timeline in timelines])
-        order = np.lexsort((owner, np.concatenate([_rank(timeline) for timeline in timelines]), times))
-        owner = owner[order]
-        self.times = times[order]
+        # how many events of its own timeline each one follows at the same instant
+        turns = [np.arange(len(each)) - np.searchsorted(each.times, each.times) for each in timelines]
+        order = np.lexsort((owner, np.concatenate(turns), times))
+        self.times, self.owner = times[order], owner[order]
         self.kinds = np.concatenate([timeline.kinds for timeline in timelines])[order]
-        self._rows = [np.cumsum(owner == each) - 1 for each in range(len(timelines))]
+        self._rows = [np.cumsum(self.owner == each) - 1 for each in range(len(timelines))]
 
     def __len__(self) -> int:
         return len(self.times)
@@ -62,28 +60,21 @@ class Clock:
         """Return the index of the last event not after a time, -1 before the first."""
         return int(np.searchsorted(self.times, time_ns, side="right")) - 1
 
-    def instant(self, index: int) -> tuple[int, int]:
-        """Return the first and the last index with the same time."""
-        time_ns = self.times[index]
-        first, end = (np.searchsorted(self.times, time_ns, side=side) for side in ("left", "right"))
-        return int(first), int(end) - 1
-
-    def next(self, after: int, kinds: Collection[str] | None = None) -> int | None:
+    def next(self, after: int, kinds: Collection[str] = KINDS) -> int | None:
         """Return the index of the next event of one of these kinds behind an index, None if there is none."""
-        later = np.flatnonzero(self._wanted(kinds, slice(after + 1, None)))
+        later = np.flatnonzero(np.isin(self.kinds[after + 1 :], _numbers(kinds)))
         return after + 1 + int(later[0]) if later.size else None
 
-    def previous(self, before: int, kinds: Collection[str] | None = None) -> int | None:
+    def previous(self, before: int, kinds: Collection[str] = KINDS) -> int | None:
         """Return the index of the last event of one of these kinds before an index, None if there is none."""
-        earlier = np.flatnonzero(self._wanted(kinds, slice(0, max(0, before))))
+        earlier = np.flatnonzero(np.isin(self.kinds[: max(0, before)], _numbers(kinds)))
         return int(earlier[-1]) if earlier.size else None
 
     def counts(self) -> dict[str, int]:
         """Return how often each kind that occurs does, in the order of `KINDS`."""
-        counts = np.bincount(self.kinds, minlength=len(KINDS))
-        return {kind: int(count) for kind, count in zip(KINDS, counts, strict=True) if count}
+        counts = np.bincount(self.kinds, minlength=len(KINDS)).tolist()
+        return {kind: count for kind, count in zip(KINDS, counts, strict=True) if count}
 
-    def _wanted(self, kinds: Collection[str] | None, part: slice) -> np.ndarray:
-        if kinds is None:
-            return np.ones(len(self.kinds[part]), np.bool_)
-        return np.isin(self.kinds[part], [KINDS.index(kind) for kind in kinds])
+
+def _numbers(kinds: Collection[str]) -> list[int]:
+    return [KINDS.index(kind) for kind in kinds]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from html import escape
 
 import ipywidgets as widgets
-import numpy as np
+import polars as pl
 
-from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import (
     IN_CACHE,
     IN_FLIGHT,
@@ -18,46 +17,56 @@ from vmrestorekit.restore.timeline import (
     State,
     Timeline,
 )
-from vmrestorekit.show import block_map
-from vmrestorekit.show.flows import NOTHING, Flow, flow_of
-from vmrestorekit.show.progress import Progress
-from vmrestorekit.show.sentences import tell, tell_instant
-from vmrestorekit.show.system_picture import Gauge, Labels, system_picture
-from vmrestorekit.show.theme import mode_name
+from vmrestorekit.show.block_map import block_map, legend
+from vmrestorekit.show.flows import flow_of
+from vmrestorekit.show.progress import happened, media_bytes, vm_state
+from vmrestorekit.show.sentences import tell
+from vmrestorekit.show.system_picture import Look, system_picture
+from vmrestorekit.show.theme import mode_name, styled
 from vmrestorekit.show.units import clock, share, size
 
 __all__ = ["Column"]
 
 _NOW = '<span class="now">● now</span>'
 
+_FILE_SYSTEM = {"unmount_file_system": "unmounted", "mount_file_system": "mounted"}
+# what was announced last -> what the media agent does
+_MEDIA_AGENT = {
+    "de_associate": "done",
+    "finish_relocation": "staging ended",
+    "indicate_relocation_in_progress": "relocation\nin progress",
+    "indicate_pre_relocation": "pre-relocation\nmode",
+    "determine_first_set": "stages the\nfirst set",
+}
+# what happened last -> how the host routes the VM's reads
+_ROUTES = {
+    "power_down": "no longer runs the VM",
+    "use_destination": "reads: destination only",
+    "start_relocation": "reads: write cache, else\ndestination, else backup",
+}
+
 
 class Column(widgets.VBox):  # type: ignore[misc]
-    """A view of one timeline; `show` is told the row, and that is all it knows.
+    """A view of one timeline; `show` is told the row, and that is all it knows."""
 
-    Parameters
-    ----------
-    timeline : Timeline
-    name : str, optional
-        Heading; default: the mode and whose boot it is.
-    """
-
-    def __init__(self, timeline: Timeline, name: str | None = None) -> None:
+    def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
-        self.progress = Progress(timeline)
-        self.name = name or mode_name(timeline.plan.mode)
+        self.name = mode_name(timeline.plan.mode)
         self.sentence = ""
-        self._written_ever = int(np.unique(_blocks_of(timeline, "written")).size)
-        self._heading, self._status, self._picture, self._map = (_html() for _ in range(4))
+        written = timeline.events.filter(kind="written")
+        blocks = pl.int_ranges("block", pl.col("block") + pl.col("count")).explode()
+        self._written_ever = written.select(blocks).n_unique()
+        self._heading, self._status, self._picture, self._map = (
+            widgets.HTML(layout={"margin": "0", "min_width": "0"}) for _ in range(4)
+        )
         self._picture.layout.flex = "1 1 450px"
         self._map.layout.flex = "1 1 380px"
-        pictures = widgets.HBox(
-            [self._picture, self._map], layout={"flex_flow": "row wrap", "grid_gap": "8px 16px"}
-        )
-        super().__init__(
-            [self._heading, self._status, pictures], layout={"flex": "1 1 430px", "min_width": "0"}
-        )
+        wrap = {"flex_flow": "row wrap", "grid_gap": "8px 16px"}
+        pictures = widgets.HBox([self._picture, self._map], layout=wrap)
+        layout = {"flex": "1 1 430px", "min_width": "0"}
+        super().__init__([self._heading, self._status, pictures], layout=layout)
 
-    def show(self, row: int, time_ns: int, *, whole_instant: bool = False, current: bool = True) -> State:
+    def show(self, row: int, time_ns: int, *, current: bool) -> State:
         """Show the state right after an event.
 
         Parameters
@@ -66,128 +75,66 @@ class Column(widgets.VBox):  # type: ignore[misc]
             Row of the event, -1 for before the first.
         time_ns : int
             What the clock says; the event may have been earlier.
-        whole_instant : bool
-            Tell all events of the instant, not only the last.
         current : bool
-            The clock stands at this event, and not at a later one of another timeline.
+            The clock stands at this event, and not at one of another timeline.
         """
         timeline = self.timeline
         state = timeline.state_at(row)
-        first = row
-        if whole_instant and row >= 0:
-            first = int(np.searchsorted(timeline.times, timeline.times[row], side="left"))
-        told = tell_instant(timeline, first, row) if first < row else tell(timeline, row)
-        at = clock(int(timeline.times[row])) if row >= 0 else clock(0)
+        told, at = tell(timeline, row), clock(state.time_ns)
         self.sentence = f"{at} · {told}"
-        self._status.value = _div(f'<p role="status" aria-live="polite"><b>{at}</b> · {escape(told)}</p>')
-        self._heading.value = _div(
+        self._status.value = styled(f'<p role="status" aria-live="polite"><b>{at}</b> · {escape(told)}</p>')
+        self._heading.value = styled(
             f'<h4>{escape(self.name)}{_NOW if current else ""}<span class="soft">{escape(timeline.vm)} / '
             f"{escape(timeline.boot)} · {escape(state.phase)}</span></h4>"
         )
-        flow = flow_of(timeline, row) if first == row else _together(timeline, first, row)
         title = f"{self.name} at {clock(time_ns)}: {state.phase}. {told}"
-        self._picture.value = _div(system_picture(self._labels(state), flow, title))
-        self._map.value = _div(block_map.block_map(state, self._touched(row)) + block_map.legend(state))
+        self._picture.value = styled(system_picture(self._looks(state), flow_of(timeline, row), title))
+        touched = timeline.events.select("block", "count").row(row) if row >= 0 else (-1, 0)
+        self._map.value = styled(block_map(state, *touched) + legend(state))
         return state
 
-    def _touched(self, row: int) -> tuple[int, int] | None:
-        if row < 0:
-            return None
-        block, count = self.timeline.events["block"][row], self.timeline.events["count"][row]
-        return (block, count) if block >= 0 else None
+    def _looks(self, state: State) -> dict[str, Look]:
+        timeline, row = self.timeline, state.index
+        running = vm_state(timeline, row)
+        mounted = self._last(row, _FILE_SYSTEM, "not mounted")
+        tied = self._last(row, {"de_associate": "not tied to the VM"}, "read-only")
+        return {
+            "vm": Look(running, absent=running in ("not launched", "powered down")),
+            "vm_host": Look(self._last(row, _ROUTES, "reads: write cache,\nelse backup")),
+            "file_system": Look(f"logical source\n{mounted}", absent=mounted != "mounted"),
+            "media_agent": Look(self._last(row, _MEDIA_AGENT, "idle")),
+            "read_cache": self._read_cache(state),
+            "backup": Look(f"{size(media_bytes(timeline, row))} read\n{tied}"),
+            "write_cache": self._write_cache(state),
+            "destination": self._destination(state),
+        }
 
-    def _labels(self, state: State) -> Labels:
-        progress, row, plan = self.progress, state.index, self.timeline.plan
-        mounted = "not mounted"
-        if progress.happened(row, "mount_file_system"):
-            mounted = "unmounted" if progress.happened(row, "unmount_file_system") else "mounted"
-        read = f"{size(progress.media_bytes(row))} read"
-        tied = "not tied to the VM" if progress.happened(row, "de_associate") else "read-only"
-        never = plan.mode == "live_mount"
-        absent = {"destination"} if never else set()
-        absent |= {"file_system"} if mounted != "mounted" else set()
-        absent |= {"vm"} if progress.vm_state(row) in ("not launched", "powered down") else set()
-        return Labels(
-            vm=progress.vm_state(row),
-            host=_routes(progress, row),
-            file_system=f"logical source\n{mounted}",
-            media_agent=_media_agent(progress, row),
-            read_cache=self._read_cache(state),
-            backup=Gauge(f"{read}\n{tied}"),
-            write_cache=self._write_cache(state),
-            destination=self._destination(state, never),
-            absent=frozenset(absent),
+    def _last(self, row: int, words: dict[str, str], otherwise: str) -> str:
+        """Return the words for the first of these kinds of event that has happened."""
+        return next((text for kind, text in words.items() if happened(self.timeline, row, kind)), otherwise)
+
+    def _read_cache(self, state: State) -> Look:
+        plan = self.timeline.plan
+        served = int(((state.flags & (IN_CACHE | SERVED)) == IN_CACHE | SERVED).sum())
+        parts = {
+            "served": served,
+            "staged": state.count(IN_CACHE) - served,
+            "on_its_way": state.count(IN_FLIGHT),
+        }
+        used = sum(parts.values())
+        return Look(
+            f"{share(used, plan.cache_slots)} full\n{size(used * plan.block_bytes)}",
+            tuple((name, blocks / plan.cache_slots) for name, blocks in parts.items()),
         )
 
-    def _read_cache(self, state: State) -> Gauge:
-        slots = self.timeline.plan.cache_slots
-        cached = state.flags & IN_CACHE > 0
-        served = int(np.count_nonzero(cached & (state.flags & SERVED > 0)))
-        staged, coming = int(np.count_nonzero(cached)) - served, state.count(IN_FLIGHT)
-        used = served + staged + coming
-        parts = (("served", served / slots), ("staged", staged / slots), ("on_its_way", coming / slots))
-        return Gauge(f"{share(used, slots)} full\n{size(used * self.timeline.plan.block_bytes)}", parts)
-
-    def _write_cache(self, state: State) -> Gauge:
+    def _write_cache(self, state: State) -> Look:
         written = state.count(WRITTEN)
-        word = "discarded" if state.phase == "expired" else "block" if written == 1 else "blocks"
-        return Gauge(
-            word if word == "discarded" else f"{written:,} {word}",
-            (("written", written / max(1, self._written_ever)),),
-        )
+        text = "discarded" if state.phase == "expired" else f"{written:,} block{'s' * (written != 1)}"
+        return Look(text, (("written", written / max(1, self._written_ever)),))
 
-    def _destination(self, state: State, never: bool) -> Gauge:
-        if never:
-            return Gauge("not used\nby a mount")
-        part = int(np.count_nonzero((state.flags & RELOCATED > 0) & (state.flags & STORED > 0)))
+    def _destination(self, state: State) -> Look:
+        if self.timeline.plan.mode == "live_mount":
+            return Look("not used\nby a mount", absent=True)
         stored = state.count(STORED)
-        return Gauge(f"{share(part, stored)} there", (("relocated", part / max(1, stored)),))
-
-
-def _routes(progress: Progress, row: int) -> str:
-    if progress.happened(row, "power_down"):
-        return "no longer runs the VM"
-    if progress.happened(row, "use_destination"):
-        return "reads: destination only"
-    if progress.happened(row, "start_relocation"):
-        return "reads: write cache, else\ndestination, else backup"
-    return "reads: write cache,\nelse backup"
-
-
-def _media_agent(progress: Progress, row: int) -> str:
-    words = {
-        "de_associate": "done",
-        "finish_relocation": "staging ended",
-        "indicate_relocation_in_progress": "relocation\nin progress",
-        "indicate_pre_relocation": "pre-relocation\nmode",
-        "determine_first_set": "stages the\nfirst set",
-    }
-    return next((text for kind, text in words.items() if progress.happened(row, kind)), "idle")
-
-
-def _together(timeline: Timeline, first: int, last: int) -> Flow:
-    """Return what all events of an instant set in motion."""
-    flows = [flow_of(timeline, row) for row in range(max(first, last - 40), last + 1)]
-    merged = NOTHING
-    for flow in flows:
-        merged = Flow(
-            tuple(dict.fromkeys(merged.active + flow.active)),
-            tuple(dict.fromkeys(merged.arrows + flow.arrows)),
-            tuple(dict.fromkeys(merged.messages + flow.messages)),
-            flow.payload if len(flows) == 1 else "",
-        )
-    return merged
-
-
-def _blocks_of(timeline: Timeline, kind: str) -> np.ndarray:
-    rows = np.flatnonzero(timeline.kinds == KINDS.index(kind))
-    first, count = (timeline.events[name].to_numpy()[rows].astype(np.int64) for name in ("block", "count"))
-    return np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
-
-
-def _html() -> widgets.HTML:
-    return widgets.HTML(layout={"margin": "0", "min_width": "0"})
-
-
-def _div(content: str) -> str:
-    return f'<div class="vmrk">{content}</div>'
+        part = int(((state.flags & (RELOCATED | STORED)) == RELOCATED | STORED).sum())
+        return Look(f"{share(part, stored)} there", (("relocated", part / max(1, stored)),))

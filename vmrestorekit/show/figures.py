@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from vmrestorekit.restore.timeline import IN_CACHE, IN_FLIGHT, RELOCATED, STORED, WRITTEN, State
-from vmrestorekit.show.progress import Progress
-from vmrestorekit.show.theme import mode_name
+from vmrestorekit.restore.summary import time_of
+from vmrestorekit.restore.timeline import IN_CACHE, IN_FLIGHT, RELOCATED, STORED, WRITTEN, State, Timeline
+from vmrestorekit.show.progress import hits, media_bytes, vm_state, waited_ns
+from vmrestorekit.show.theme import mode_name, styled
 from vmrestorekit.show.units import duration, share, size
 
 __all__ = ["at_this_instant", "of_the_whole_run"]
 
 
-def at_this_instant(progresses: Sequence[Progress], states: Sequence[State]) -> str:
+def at_this_instant(timelines: Sequence[Timeline], states: Sequence[State]) -> str:
     """Return a table of where each timeline stands now, as HTML."""
-    columns = [_now(progress, state) for progress, state in zip(progresses, states, strict=True)]
-    rows = [(name, [column[name] for column in columns]) for name in columns[0]]
-    return _table("At this instant", [mode_name(p.timeline.plan.mode) for p in progresses], rows)
+    columns = [_now(timeline, state) for timeline, state in zip(timelines, states, strict=True)]
+    rows = {name: [column[name] for column in columns] for name in columns[0]}
+    return _table("At this instant", _names(timelines), rows)
 
 
-def _now(progress: Progress, state: State) -> dict[str, str]:
-    row, plan = state.index, progress.timeline.plan
-    hits, asked = progress.hits(row)
+def _now(timeline: Timeline, state: State) -> dict[str, str]:
+    row, plan = state.index, timeline.plan
+    found, asked = hits(timeline, row)
     used = state.count(IN_CACHE | IN_FLIGHT)
-    written = state.count(WRITTEN)
     relocated = "never" if plan.mode == "live_mount" else share(state.count(RELOCATED), state.count(STORED))
     return {
         "Phase": state.phase,
-        "VM": progress.vm_state(row),
-        "VM's waits so far": duration(progress.waited_ns(row)),
-        "Read cache hits so far": f"{share(hits, asked)} of {asked:,}" if asked else "–",
-        "Read from the backup so far": size(progress.media_bytes(row)),
+        "VM": vm_state(timeline, row),
+        "VM's waits so far": duration(waited_ns(timeline, row)),
+        "Read cache hits so far": f"{share(found, asked)} of {asked:,}" if asked else "–",
+        "Read from the backup so far": size(media_bytes(timeline, row)),
         "Read cache now": f"{size(used * plan.block_bytes)} of {size(plan.cache_bytes)}",
-        "Written, not applied": f"{written:,} blocks",
+        "Written, not applied": f"{state.count(WRITTEN):,} blocks",
         "Relocated": relocated,
     }
 
@@ -50,22 +50,20 @@ _RUN: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def of_the_whole_run(progresses: Sequence[Progress]) -> str:
+def of_the_whole_run(timelines: Sequence[Timeline]) -> str:
     """Return a table of the runs' summaries, with the difference if there are two, as HTML."""
-    summaries = [progress.timeline.summary() for progress in progresses]
-    heads = [mode_name(progress.timeline.plan.mode) for progress in progresses]
-    rows = []
+    heads = _names(timelines)
+    rows = {}
     for name, (metric, written) in _RUN.items():
-        values = [summary.get(metric) for summary in summaries]
-        if all(value is None for value in values):
-            continue
-        cells = ["–" if value is None else written(value) for value in values]
-        if len(values) == 2:
-            cells.append(_difference(values[0], values[1], written))
-        rows.append((name, cells))
-    last = [independence(progress) for progress in progresses]
-    rows.append(("Independent of the backup", last + ([""] if len(last) == 2 else [])))
-    return _table("The whole run", heads + (["difference"] if len(heads) == 2 else []), rows)
+        values = [timeline.summary().get(metric) for timeline in timelines]
+        if any(value is not None for value in values):
+            rows[name] = ["–" if value is None else written(value) for value in values]
+            rows[name] += [_difference(values[0], values[1], written)] if len(values) == 2 else []
+    rows["Independent of the backup"] = [_independence(timeline) for timeline in timelines]
+    if len(timelines) == 2:
+        heads.append("difference")
+        rows["Independent of the backup"].append("")
+    return _table("The whole run", heads, rows)
 
 
 def _difference(one: float | None, other: float | None, written: Callable[[float], str]) -> str:
@@ -76,21 +74,25 @@ def _difference(one: float | None, other: float | None, written: Callable[[float
     return f"{'+' if other > one else '−'}{written(abs(other - one))}"
 
 
-def independence(progress: Progress) -> str:
+def _independence(timeline: Timeline) -> str:
     """Return from when on the virtual machine needs the backup copy no more."""
-    pivot = progress.time_of("use_destination")
+    pivot = time_of(timeline.events, "use_destination")
     if pivot is not None:
         return f"after {duration(pivot)}"
-    return "never: gone at expiry" if progress.time_of("expire") is not None else "never"
+    return "never: gone at expiry" if time_of(timeline.events, "expire") is not None else "never"
 
 
-def _table(caption: str, heads: list[str], rows: list[tuple[str, list[str]]]) -> str:
+def _names(timelines: Sequence[Timeline]) -> list[str]:
+    return [mode_name(timeline.plan.mode) for timeline in timelines]
+
+
+def _table(caption: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, cells in rows
+        for name, cells in rows.items()
     )
-    return (
+    return styled(
         f'<table><caption>{caption}</caption><thead><tr><th scope="col"></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -14,13 +15,15 @@ from vmrestorekit.show.checks import expect_timeline
 from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
 from vmrestorekit.show.sentences import KIND_NAMES
-from vmrestorekit.show.theme import STYLE
+from vmrestorekit.show.theme import STYLE, styled
 from vmrestorekit.show.units import clock as clock_text
 
 __all__ = ["Stepper"]
 
+# label -> milliseconds between two steps
 _SPEEDS = {"1 step a second": 1000, "2 steps a second": 500, "4 steps a second": 250, "8 steps a second": 125}
 _MANY_TICKS = 2**31 - 1
+_DESCRIBED = {"description_width": "70px"}
 
 
 class Stepper(widgets.VBox):  # type: ignore[misc]
@@ -42,17 +45,14 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     ----------
     index : int
         Of the current event in the order of time; with two timelines over the events of both.
-    time_ns : int
-        What the clock says.
 
     Raises
     ------
     ValueError
-        If an argument is none of what is accepted; the sentence lists what is.
+        If what is given is no timeline, or `start` no event.
     """
 
     index = traitlets.Int()
-    time_ns = traitlets.Int()
 
     def __init__(
         self, restore: Timeline, mount: Timeline | None = None, *, start: int = 0, width: int | str = "100%"
@@ -61,23 +61,21 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         if mount is not None:
             timelines.append(expect_timeline("mount", mount))
         self.clock = Clock(timelines)
-        if isinstance(start, bool) or not isinstance(start, int) or not -1 <= start < len(self.clock):
-            raise ValueError(f"start: expected an event from -1 to {len(self.clock) - 1}, got {start!r}")
+        self._expect_event("start", start)
+        self.timelines = tuple(timelines)
         self.columns = tuple(Column(timeline) for timeline in timelines)
-        self._moving = False
-        self._make_controls()
         self._figures = widgets.HTML()
-        self._whole_run = widgets.HTML(_div(figures.of_the_whole_run(self._progresses)))
-        super().__init__(layout={"width": f"{width}px" if isinstance(width, int) else width})
+        self._whole_run = widgets.HTML(figures.of_the_whole_run(timelines))
+        super().__init__(index=start, layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
             widgets.HTML(STYLE, layout={"display": "none"}),
-            self._control_rows(),
-            widgets.HBox(self.columns, layout={"flex_flow": "row wrap", "grid_gap": "8px 20px"}),
-            widgets.HBox(
-                [self._figures, self._whole_run], layout={"flex_flow": "row wrap", "grid_gap": "8px 28px"}
-            ),
+            _row(self._make_playing(), gap="4px 8px"),
+            _row(self._make_going(), gap="4px 8px"),
+            _row(self.columns, gap="8px 20px", align="stretch"),
+            _row([self._figures, self._whole_run], gap="8px 28px", align="stretch"),
         ]
-        self._show(start, self._time_of(start))
+        self.observe(self._show, "index")
+        self._show()
 
     # --- what a program or a test can do without looking ------------------------------------------------
 
@@ -87,24 +85,22 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         return "\n".join(column.sentence for column in self.columns)
 
     @property
+    def time_ns(self) -> int:
+        """What the clock says."""
+        return int(self.clock.times[self.index]) if self.index >= 0 else 0
+
+    @property
     def playing(self) -> bool:
         """Whether the stepper steps by itself."""
         return bool(self._ticker.playing)
 
     def step(self) -> bool:
         """Go to the next event that `step_over` allows; return whether there was one."""
-        return self._go(
-            self.clock.next(self.index, STEP_OVER[self.step_over.value]), "This was the last one."
-        )
+        return self._go(self.clock.next(self.index, self.step_over.value), "This was the last one.")
 
     def back(self) -> bool:
         """Go to the event before; return whether there was one."""
-        first = self.index
-        if self.together.value and first >= 0:
-            first = self.clock.instant(first)[0]
-        return self._go(
-            self.clock.previous(first, STEP_OVER[self.step_over.value]), "This was the first one."
-        )
+        return self._go(self.clock.previous(self.index, self.step_over.value), "This was the first one.")
 
     def jump(self, kind: str) -> bool:
         """Go to the next event of a kind; return whether there was one.
@@ -116,25 +112,22 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         """
         if kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(map(repr, KINDS))}, got {kind!r}")
-        return self._go(self.clock.next(self.index, (kind,)), f"No later event: {KIND_NAMES[kind]}.")
+        return self._go(self.clock.next(self.index, [kind]), f"No later event: {KIND_NAMES[kind]}.")
 
     def go_to(self, *, index: int | None = None, time_ns: int | None = None) -> None:
-        """Go to an event or to an instant.
+        """Go to an event, or to the last one not after a time.
 
         Raises
         ------
         ValueError
             If neither or both are given, or there is no such event.
         """
-        if (index is None) == (time_ns is None):
+        if time_ns is not None and index is None:
+            index = self.clock.index_at(time_ns)
+        elif index is None or time_ns is not None:
             raise ValueError("go_to: expected either index or time_ns")
-        if time_ns is not None:
-            self._show(self.clock.index_at(time_ns), time_ns)
-            return
-        assert index is not None
-        if not -1 <= index < len(self.clock):
-            raise ValueError(f"go_to: expected an event from -1 to {len(self.clock) - 1}, got {index}")
-        self._show(index, self._time_of(index))
+        self._expect_event("go_to", index)
+        self.index = index
 
     def play(self) -> None:
         """Begin to step by itself, at the chosen speed."""
@@ -146,175 +139,102 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
 
     # --- controls ---------------------------------------------------------------------------------------
 
-    def _make_controls(self) -> None:
+    def _make_playing(self) -> list[widgets.Widget]:
+        """Make what steps: by hand, or by itself."""
         self.back_button = _button("Back", "Go to the event before", self.back)
         self.step_button = _button("Step", "Go to the next event", self.step)
-        self.play_button = widgets.ToggleButton(
-            False,
-            description="Play",
-            tooltip="Step by itself, or pause",
-            layout={"width": "90px"},
-        )
+        self.step_over = _dropdown("Step to", STEP_OVER, "Which events Step, Back and Play go to")
+        self.speed = _dropdown("Speed", _SPEEDS, "How fast Play steps", value=500)
+        layout = {"width": "90px"}
+        self.play_button = widgets.ToggleButton(tooltip="Step by itself, or pause", layout=layout)
         # the browser's clock: its value counts ticks; its own buttons bear no text and stay hidden
-        self._ticker = widgets.Play(max=_MANY_TICKS, interval=500, layout={"display": "none"})
-        widgets.link((self.play_button, "value"), (self._ticker, "playing"))
+        self._ticker = widgets.Play(max=_MANY_TICKS, layout={"display": "none"})
         self._ticker.observe(self._tick, "value")
-        self._ticker.observe(self._label_play_button, "playing")
-        self.speed = _dropdown("Speed", list(_SPEEDS), "How fast Play steps", value="2 steps a second")
-        self.speed.observe(lambda change: setattr(self._ticker, "interval", _SPEEDS[change.new]), "value")
-        self.step_over = _dropdown("Step to", list(STEP_OVER), "Which events Step, Back and Play go to")
-        self.together = widgets.Checkbox(
-            False,
-            description="whole instants",
-            tooltip="Take all events of the same instant together",
-            indent=False,
-            layout={"width": "auto"},
+        widgets.link((self.play_button, "value"), (self._ticker, "playing"))
+        widgets.dlink((self.speed, "value"), (self._ticker, "interval"))
+        widgets.dlink(
+            (self._ticker, "playing"),
+            (self.play_button, "description"),
+            lambda playing: "Pause" if playing else "Play",
         )
-        self.together.observe(lambda change: self._show(self.index, self.time_ns), "value")
-        counts = self.clock.counts()
-        kinds = [(f"{KIND_NAMES[kind]} ({count:,})", kind) for kind, count in counts.items()]
-        first = "boot_done" if "boot_done" in counts else kinds[0][1]
-        self.kind = _dropdown(
-            "Jump to", kinds, "A kind of event, and how often it happens", value=first, width="330px"
-        )
+        return [
+            self.play_button,
+            self._ticker,
+            self.back_button,
+            self.step_button,
+            self.step_over,
+            self.speed,
+        ]
+
+    def _make_going(self) -> list[widgets.Widget]:
+        """Make what goes further: to a kind of event, or anywhere."""
+        kinds = {f"{KIND_NAMES[kind]} ({count:,})": kind for kind, count in self.clock.counts().items()}
+        first = "boot_done" if "boot_done" in kinds.values() else next(iter(kinds.values()))
+        self.kind = _dropdown("Jump to", kinds, "A kind of event, and how often it happens", value=first)
+        self.kind.layout.width = "330px"
         self.jump_button = _button(
             "Jump", "Go to the next event of this kind", lambda: self.jump(self.kind.value)
         )
-        self.slider = self._make_slider()
-        self.slider.observe(self._slide, "value")
+        self.slider = widgets.IntSlider(
+            min=-1,
+            max=len(self.clock) - 1,
+            description="Event",
+            tooltip="Go to an event by its place in the order of time",
+            readout=False,  # the place beside it says more
+            layout={"flex": "1 1 300px"},
+            style=_DESCRIBED,
+        )
+        widgets.link((self, "index"), (self.slider, "value"))
         self._place = widgets.HTML()
-
-    def _make_slider(self) -> widgets.Widget:
-        """Return a slider over time for a shared clock, over events for a single timeline."""
-        layout, style = {"flex": "1 1 300px"}, {"description_width": "70px"}
-        if len(self.columns) == 1:
-            return widgets.IntSlider(
-                -1,
-                -1,
-                len(self.clock) - 1,
-                description="Event",
-                tooltip="Go to an event by its number",
-                layout=layout,
-                style=style,
-            )
-        end = -(-int(self.clock.times[-1]) // 1_000_000) / 1000
-        return widgets.FloatSlider(
-            0,
-            min=0,
-            max=max(end, 0.001),
-            step=0.001,
-            readout_format=".3f",
-            description="Time (s)",
-            tooltip="Go to an instant of the shared clock, in seconds",
-            layout=layout,
-            style=style,
-        )
-
-    def _control_rows(self) -> widgets.Widget:
-        wrap = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 8px"}
-        return widgets.VBox(
-            [
-                widgets.HBox(
-                    [
-                        self.play_button,
-                        self._ticker,
-                        self.back_button,
-                        self.step_button,
-                        self.step_over,
-                        self.together,
-                        self.speed,
-                    ],
-                    layout=wrap,
-                ),
-                widgets.HBox([self.kind, self.jump_button, self.slider, self._place], layout=wrap),
-            ]
-        )
+        return [self.kind, self.jump_button, self.slider, self._place]
 
     def _tick(self, change: Any) -> None:
         if self.playing and not self.step():
             self.pause()
 
-    def _label_play_button(self, change: Any) -> None:
-        self.play_button.description = "Pause" if change.new else "Play"
-
-    def _slide(self, change: Any) -> None:
-        if self._moving:
-            return
-        if len(self.columns) == 1:
-            self.go_to(index=change.new)
-        elif abs(change.new - self._seconds_shown()) >= 0.0005:
-            # else the browser's slider repeats, rounded, what it was told: several events share that value
-            self.go_to(time_ns=round(change.new * 1e9))
-
     # --- showing ----------------------------------------------------------------------------------------
 
-    @property
-    def _progresses(self) -> list[Any]:
-        return [column.progress for column in self.columns]
-
-    def _time_of(self, index: int) -> int:
-        return int(self.clock.times[index]) if index >= 0 else 0
-
-    def _is_now(self, number: int, index: int) -> bool:
-        """Tell whether the clock's event is one of this timeline."""
-        return index >= 0 and self.clock.row(number, index) > self.clock.row(number, index - 1)
-
-    def _seconds_shown(self) -> float:
-        """Return the clock as its slider shows it."""
-        return min(round(self.time_ns / 1e9, 3), float(self.slider.max))
+    def _expect_event(self, name: str, index: object) -> None:
+        if isinstance(index, bool) or not isinstance(index, int) or not -1 <= index < len(self.clock):
+            raise ValueError(f"{name}: expected an event from -1 to {len(self.clock) - 1}, got {index!r}")
 
     def _go(self, target: int | None, otherwise: str) -> bool:
         if target is None:
             self._tell_place(otherwise)
             return False
-        if self.together.value:
-            target = self.clock.instant(target)[1]
-        self._show(target, self._time_of(target))
+        self.index = target
         return True
 
-    def _show(self, index: int, time_ns: int) -> None:
-        self._moving = True
-        try:
-            self.index, self.time_ns = index, time_ns
-            self.slider.value = index if len(self.columns) == 1 else self._seconds_shown()
-        finally:
-            self._moving = False
+    def _show(self, change: Any = None) -> None:
+        now = self.clock.owner[self.index] if self.index >= 0 and len(self.columns) > 1 else None
         states = [
-            column.show(
-                self.clock.row(number, index),
-                time_ns,
-                whole_instant=self.together.value,
-                current=len(self.columns) > 1 and self._is_now(number, index),
-            )
+            column.show(self.clock.row(number, self.index), self.time_ns, current=number == now)
             for number, column in enumerate(self.columns)
         ]
-        self._figures.value = _div(figures.at_this_instant(self._progresses, states))
+        self._figures.value = figures.at_this_instant(self.timelines, states)
         self._tell_place()
 
     def _tell_place(self, remark: str = "") -> None:
         place = f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)}"
-        self._place.value = _div(f'<span class="soft">{place}</span> {remark}')
+        self._place.value = styled(f'<span class="soft">{place}</span> {remark}')
 
 
-def _button(text: str, tooltip: str, act: Any) -> widgets.Button:
+def _row(children: Any, *, gap: str, align: str = "center") -> widgets.HBox:
+    return widgets.HBox(children, layout={"flex_flow": "row wrap", "grid_gap": gap, "align_items": align})
+
+
+def _button(text: str, tooltip: str, act: Callable[[], object]) -> widgets.Button:
     button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "90px"})
     button.on_click(lambda _: act())
     return button
 
 
-def _dropdown(
-    text: str, options: list[Any], tooltip: str, *, value: Any = None, width: str = "auto"
-) -> widgets.Dropdown:
-    chosen = {} if value is None else {"value": value}
+def _dropdown(text: str, options: dict[str, Any], tooltip: str, **value: Any) -> widgets.Dropdown:
     return widgets.Dropdown(
-        options=options,
+        options=list(options.items()),
         description=text,
         tooltip=tooltip,
-        layout={"width": width},
-        style={"description_width": "70px"},
-        **chosen,
+        layout={"width": "auto"},
+        style=_DESCRIBED,
+        **value,
     )
-
-
-def _div(content: str) -> str:
-    return f'<div class="vmrk">{content}</div>'

@@ -4,48 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Mapping
 from html import escape
 
 from vmrestorekit.show.flows import Flow
-from vmrestorekit.show.theme import BLUE, BLUISH_GREEN, REDDISH_PURPLE, SKY_BLUE, VERMILLION, YELLOW
+from vmrestorekit.show.theme import BLOCK_STATES
 
-__all__ = ["Gauge", "Labels", "system_picture"]
+__all__ = ["Look", "system_picture"]
 
 _WIDTH, _HEIGHT = 480, 330
-_DATA, _MESSAGE = "var(--vmrk-flow)", VERMILLION
 
 
 @dataclasses.dataclass(frozen=True)
-class Gauge:
-    """How full a store is: coloured parts of a bar, each a share of the whole, and a line of text."""
+class Look:
+    """What one component looks like at this instant.
+
+    Attributes
+    ----------
+    text : str
+        What it says of itself, a line or two.
+    gauge : tuple of (state, share)
+        Of a store: how full it is, in the colours of `BLOCK_STATES`.
+    absent : bool
+        It does not take part, or not now.
+    """
 
     text: str
-    parts: tuple[tuple[str, float], ...] = ()
+    gauge: tuple[tuple[str, float], ...] = ()
+    absent: bool = False
 
-
-@dataclasses.dataclass(frozen=True)
-class Labels:
-    """What the picture says about its components at this instant."""
-
-    vm: str
-    host: str
-    file_system: str
-    media_agent: str
-    read_cache: Gauge
-    backup: Gauge
-    write_cache: Gauge
-    destination: Gauge
-    absent: frozenset[str] = frozenset()
-
-
-# colours of the parts of a gauge
-GAUGE_COLOURS = {
-    "served": BLUE,
-    "staged": SKY_BLUE,
-    "on_its_way": YELLOW,
-    "written": REDDISH_PURPLE,
-    "relocated": BLUISH_GREEN,
-}
 
 # component -> x, y, width, height
 _BOXES = {
@@ -97,35 +85,30 @@ _ARROWS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
-def system_picture(labels: Labels, flow: Flow, title: str) -> str:
+def system_picture(looks: Mapping[str, Look], flow: Flow, title: str) -> str:
     """Return the picture as SVG.
 
     Parameters
     ----------
-    labels : Labels
-        What the components say of themselves.
+    looks : mapping of component to Look
+        What the components look like; those that are left out show their name only.
     flow : Flow
         Which components and arrows the current event sets in motion.
     title : str
         What the picture shows, for those who do not see it.
     """
+    colour = "var(--vmrk-message)" if flow.is_message else "var(--vmrk-flow)"
     parts = [
         _panel(4, 4, 472, 44, "", ""),
         _panel(4, 58, 188, 270, "HOST SIDE", "primary storage"),
         _panel(212, 58, 264, 270, "SECONDARY SIDE", ""),
         '<text x="217" y="20" text-anchor="middle" style="font-size:9.5px;font-weight:700">CONTROL</text>',
+        *(_arrow(corners) for name, corners in _ARROWS.items() if name not in flow.arrows),
+        *(_component(name, looks.get(name, Look("")), name in flow.active) for name in _NAMES),
+        *(_arrow(_ARROWS[name], colour, dashed=flow.is_message) for name in flow.arrows),
     ]
-    parts += [_arrow(points) for name, points in _ARROWS.items() if name not in flow.arrows]
-    parts += [_box(name, labels, name in flow.active) for name in _BOXES]
-    parts += [_drum(name, labels, name in flow.active) for name in _DRUMS]
-    messages = frozenset(flow.messages)
-    parts += [
-        _arrow(_ARROWS[name], _MESSAGE if name in messages else _DATA, dashed=name in messages)
-        for name in flow.arrows
-    ]
-    if flow.payload and flow.arrows:
-        first = next((name for name in flow.arrows if name not in messages), flow.arrows[0])
-        parts.append(_pill(_ARROWS[first], flow.payload, _MESSAGE if first in messages else _DATA))
+    if flow.payload:
+        parts.append(_pill(_ARROWS[flow.arrows[0]], flow.payload, colour))
     return (
         f'<svg role="img" aria-label="{escape(title, quote=True)}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'style="max-width:760px">{"".join(parts)}</svg>'
@@ -145,60 +128,47 @@ def _panel(x: int, y: int, width: int, height: int, title: str, subtitle: str) -
     )
 
 
-def _outline(active: bool, absent: bool) -> str:
-    stroke = f"stroke:{_DATA};stroke-width:2.6" if active else "stroke:var(--vmrk-soft);stroke-width:1"
-    dashes = ";stroke-dasharray:3 3" if absent else ""
-    return f"fill:var(--vmrk-paper);{stroke}{dashes}"
-
-
-def _box(name: str, labels: Labels, active: bool) -> str:
-    x, y, width, height = _BOXES[name]
-    lines = {
-        "vm": labels.vm,
-        "vm_host": labels.host,
-        "file_system": labels.file_system,
-        "media_agent": labels.media_agent,
-    }.get(name, "")
-    absent = name in labels.absent
+def _component(name: str, look: Look, active: bool) -> str:
+    """Draw a box, or for a store a drum with its gauge."""
+    stroke = (
+        "stroke:var(--vmrk-flow);stroke-width:2.6" if active else "stroke:var(--vmrk-soft);stroke-width:1"
+    )
+    style = f"fill:var(--vmrk-paper);{stroke}{';stroke-dasharray:3 3' if look.absent else ''}"
+    lines = look.text.split("\n") if look.text else []
+    if name in _BOXES:
+        x, y, width, height = _BOXES[name]
+        shape = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" style="{style}"/>'
+        name_at = y + height / 2 + 4 - 6.5 * len(lines)
+        text_at = name_at + 14
+    else:
+        x, y, width, height = _DRUMS[name]
+        shape = _drum(x, y, width, height, style)
+        name_at = y + 32
+        text_at = y + (62 if look.gauge else 50)
+        shape += _gauge(x + 8, y + 40, width - 16, look.gauge) if look.gauge else ""
     middle = x + width / 2
-    top = y + height / 2 + (4 if not lines else -3 - 6 * (lines.count("\n")))
-    text = _text(middle, top, _NAMES[name], bold=True, soft=absent)
-    for number, line in enumerate(lines.split("\n") if lines else []):
-        text += _text(middle, top + 14 + 12 * number, line, soft=True)
-    style = _outline(active, absent)
-    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" style="{style}"/>{text}'
+    said = [_text(middle, text_at + 12 * number, line, soft=True) for number, line in enumerate(lines)]
+    return shape + _text(middle, name_at, _NAMES[name], bold=True, soft=look.absent) + "".join(said)
 
 
-def _drum(name: str, labels: Labels, active: bool) -> str:
-    x, y, width, height = _DRUMS[name]
-    gauge: Gauge = getattr(labels, name)
+def _drum(x: int, y: int, width: int, height: int, style: str) -> str:
     half, lid = width / 2, 7
-    absent = name in labels.absent
-    style = _outline(active, absent)
-    shape = (
+    return (
         f'<path d="M{x} {y + lid}a{half:g} {lid} 0 0 1 {width} 0v{height - 2 * lid}'
         f'a{half:g} {lid} 0 0 1 -{width} 0z" style="{style}"/>'
         f'<path d="M{x} {y + lid}a{half:g} {lid} 0 0 0 {width} 0" style="{style};fill:none"/>'
     )
-    text = _text(x + half, y + 32, _NAMES[name], bold=True, soft=absent)
-    lines = gauge.text.split("\n")
-    bar = ""
-    if gauge.parts:
-        bar = _gauge(x + 8, y + 40, width - 16, gauge)
-    for number, line in enumerate(lines):
-        text += _text(x + half, y + (62 if gauge.parts else 50) + 12 * number, line, soft=True)
-    return shape + bar + text
 
 
-def _gauge(x: float, y: float, width: float, gauge: Gauge) -> str:
+def _gauge(x: float, y: float, width: float, shares: tuple[tuple[str, float], ...]) -> str:
     bars, at = "", x
-    for name, share in gauge.parts:
+    for state, share in shares:
         length = min(width * share, x + width - at)
-        box = f'x="{at:.1f}" y="{y}" width="{max(0.0, length):.1f}" height="9"'
-        bars += f'<rect {box} fill="{GAUGE_COLOURS[name]}"/>'
+        colour = BLOCK_STATES[state].colour
+        bars += f'<rect x="{at:.1f}" y="{y}" width="{length:.1f}" height="9" fill="{colour}"/>'
         at += length
-    box = f'x="{x}" y="{y}" width="{width}" height="9"'
-    return f'{bars}<rect {box} style="fill:none;stroke:var(--vmrk-soft);stroke-width:.8"/>'
+    frame = "fill:none;stroke:var(--vmrk-soft);stroke-width:.8"
+    return f'{bars}<rect x="{x}" y="{y}" width="{width}" height="9" style="{frame}"/>'
 
 
 def _text(x: float, y: float, text: str, *, bold: bool = False, soft: bool = False) -> str:
@@ -232,8 +202,7 @@ def _arrow(points: tuple[tuple[float, float], ...], colour: str = "", *, dashed:
 
 def _pill(points: tuple[tuple[float, float], ...], text: str, colour: str) -> str:
     """Return a label in the middle of the longest stretch of an arrow."""
-    pairs = list(itertools.pairwise(points))
-    start, end = max(pairs, key=lambda pair: abs(pair[0][0] - pair[1][0]) + abs(pair[0][1] - pair[1][1]))
+    start, end = max(itertools.pairwise(points), key=lambda stretch: math.dist(*stretch))
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
     width = 8 + 5.9 * len(text)
     if start[1] == end[1]:

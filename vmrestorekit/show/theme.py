@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["BLOCK_STATES", "SOURCES", "STYLE", "Sign", "mode_name"]
+__all__ = ["BLOCK_STATES", "SOURCES", "STYLE", "Sign", "mode_name", "styled"]
 
 BLACK = "#000000"
 WHITE = "#FFFFFF"
@@ -50,8 +50,8 @@ class Sign:
 
 # from the least to the most advanced; a cell that stands for several blocks shows the last of equals
 BLOCK_STATES = {
-    "hole": Sign("hole (nothing stored)", "none", "·", "currentColor"),
-    "in_backup": Sign("in the backup only", "var(--jp-layout-color3, #bdbdbd)", "", "currentColor"),
+    "hole": Sign("hole (nothing stored)", "none", "·", "var(--vmrk-soft)"),
+    "in_backup": Sign("in the backup only", "var(--jp-layout-color3, #bdbdbd)", "", "var(--vmrk-soft)"),
     "on_its_way": Sign("on its way to the read cache", YELLOW, "O"),
     "staged": Sign("staged in the read cache", SKY_BLUE, "S"),
     "served": Sign("served from the read cache", BLUE, "V", WHITE),
@@ -83,6 +83,7 @@ STYLE = """<style>
   --vmrk-soft: var(--jp-ui-font-color2, #5f5f5f);
   --vmrk-line: var(--jp-border-color1, #bdbdbd);
   --vmrk-flow: var(--jp-brand-color1, #0072B2);
+  --vmrk-message: #D55E00;
   --vmrk-paper: var(--jp-layout-color1, #ffffff);
   --vmrk-panel: var(--jp-layout-color2, #f2f2f2);
   color: var(--vmrk-ink); font-family: var(--jp-ui-font-family, system-ui, sans-serif);
@@ -90,6 +91,7 @@ STYLE = """<style>
 }
 .vmrk svg { display: block; width: 100%; height: auto; }
 .vmrk svg text { font-family: inherit; fill: var(--vmrk-ink); }
+.vmrk svg text.letter { font-size: 8px; font-weight: 600; text-anchor: middle; }
 .vmrk .soft, .vmrk svg text.soft { color: var(--vmrk-soft); fill: var(--vmrk-soft); }
 .vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; white-space: nowrap; }
 .vmrk h4 .soft { font-weight: 400; font-size: 13px; margin-left: 6px; }
@@ -116,3 +118,8 @@ STYLE = """<style>
 def mode_name(mode: str) -> str:
     """Return the mode as a person reads it; a name that is no mode stays as it is."""
     return MODE_NAMES.get(mode, mode)
+
+
+def styled(html: str) -> str:
+    """Return HTML to which `STYLE` applies."""
+    return f'<div class="vmrk">{html}</div>'
