@@ -31,7 +31,7 @@ _MIB = 1024 * 1024
 _FLIP_FROM = 0.85  # names of rules further to the right stand left of them
 _SECONDS = alt.Axis(title="seconds since the restore was asked for")
 _BARE = alt.Axis(labels=False, ticks=False, title=None)
-_NAMES = [f"{sign.letter}  {sign.name}" for sign in SOURCES.values()]
+_SOURCES = {f"{sign.letter}  {sign.name}": sign for sign in SOURCES.values()}
 _IN_CACHE = {"V  served at least once": "served", "S  staged, not served yet": "waiting"}
 
 
@@ -49,7 +49,7 @@ def reads_by_source(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     span = bins["end"][0] - bins["start"][0] if bins.height else 1.0
     tallest = pl.col("bytes") == pl.col("bytes").max().over("rank")
     has_room = pl.col("bytes") > 0.07 * pl.col("bytes").sum().over("start").max()
-    source = pl.col("rank").replace_strict(dict(enumerate(_NAMES)), return_dtype=pl.String)
+    source = pl.col("rank").replace_strict(dict(enumerate(_SOURCES)), return_dtype=pl.String)
     bins = bins.with_columns(
         source=source,
         letter=pl.when(tallest & has_room).then(source.str.slice(0, 1)).otherwise(pl.lit("")),
@@ -66,47 +66,17 @@ def reads_by_source(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
             alt.Tooltip("longest_wait_ms:Q", title="longest wait (ms)", format=".2f"),
         ],
     )
-    present = sorted(set(bins["rank"]))
-    signs, names = [list(SOURCES.values())[rank] for rank in present], [_NAMES[rank] for rank in present]
-    legend: dict[str, Any] = {
-        "title": "served from",
-        "legend": alt.Legend(orient="bottom", columns=3, labelLimit=300),
-    }
-    colour = alt.Color("source:N", scale=alt.Scale(domain=names, range=[s.colour for s in signs]), **legend)
-    shape = alt.Shape("source:N", scale=alt.Scale(domain=names, range=[s.shape for s in signs]), **legend)
-    bar_width = width * span * 1e9 / max(timeline.end_ns, 1)
-    bars = base.mark_bar(width=bar_width, clip=True).encode(
-        _x(timeline, "middle", _BARE),
-        alt.Y("mib:Q", stack="zero", title=f"MiB read in {span:.3g} s"),
-        colour,
+    x = _x(timeline, "middle", _BARE)
+    bars = base.mark_bar(width=width * span * 1e9 / max(timeline.end_ns, 1), clip=True).encode(
+        x, alt.Y("mib:Q", stack="zero", title=f"MiB read in {span:.3g} s"), _source(alt.Color, "colour")
     )
+    ink = alt.condition(f"datum.letter == '{SOURCES['hit'].letter}'", alt.value("white"), alt.value("black"))
     letters = base.mark_text(fontSize=11, fontWeight="bold").encode(
-        _x(timeline, "middle", _BARE),
-        alt.Y("mib:Q", stack="zero", bandPosition=0.5),
-        detail="source:N",
-        text="letter:N",
-        color=alt.condition(
-            f"datum.letter == '{SOURCES['hit'].letter}'", alt.value("white"), alt.value("black")
-        ),
-    )
-    waits = (
-        base.transform_filter("datum.longest_wait_ms > 0")
-        .mark_point(filled=True, size=42, opacity=0.85)
-        .encode(
-            _x(timeline, "middle"),
-            alt.Y(
-                "longest_wait_ms:Q",
-                scale=alt.Scale(type="log"),
-                title="longest wait (ms, log)",
-                axis=alt.Axis(values=[10**power for power in range(-2, 6)], format="~g"),
-            ),
-            colour,
-            shape,
-        )
+        x, alt.Y("mib:Q", stack="zero", bandPosition=0.5), detail="source:N", text="letter:N", color=ink
     )
     return _stacked(
         _under_named_rules(timeline, width, bars, letters).properties(height=180),
-        (_rules(timeline) + waits).properties(width=width, height=130),
+        (_rules(timeline) + _waits(timeline, base)).properties(width=width, height=130),
         "Where the VM's reads were served",
         timeline,
         scales="shared",
@@ -186,6 +156,23 @@ def _names_of_rules(timeline: Timeline, width: int) -> alt.Axis:
         grid=False,
         title=None,
     )
+
+
+def _source(channel: Any, sign: str) -> Any:
+    """Return the source of a read as a colour or as a shape, with the same legend for both."""
+    scale = alt.Scale(domain=list(_SOURCES), range=[getattr(each, sign) for each in _SOURCES.values()])
+    legend = alt.Legend(orient="bottom", columns=3, labelLimit=300)
+    return channel("source:N", title="served from", scale=scale, legend=legend)
+
+
+def _waits(timeline: Timeline, reads: Chart) -> Chart:
+    """Return the longest wait in each bin as a point of each source."""
+    ticks = alt.Axis(values=[10**power for power in range(-2, 6)], format="~g")
+    y = alt.Y("longest_wait_ms:Q", scale=alt.Scale(type="log"), title="longest wait (ms, log)", axis=ticks)
+    points = reads.transform_filter("datum.longest_wait_ms > 0").mark_point(
+        filled=True, size=42, opacity=0.85
+    )
+    return points.encode(_x(timeline, "middle"), y, _source(alt.Color, "colour"), _source(alt.Shape, "shape"))
 
 
 def _held(timeline: Timeline, levels: pl.DataFrame) -> Chart:

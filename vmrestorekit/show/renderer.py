@@ -15,24 +15,22 @@ __all__ = ["MIME_TYPE", "VEGA_LITE_5", "enable", "vega_lite_5"]
 
 MIME_TYPE = "application/vnd.vegalite.v5+json"
 VEGA_LITE_5 = "https://vega.github.io/schema/vega-lite/v5.20.1.json"
-_NAME = "vmrestorekit"
 
 
 def vega_lite_5(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """Return a chart's specification as Vega-Lite 5."""
-    return _as_version_5(chart.to_dict())
+    return chart.to_dict() | {"$schema": VEGA_LITE_5}
 
 
 def enable() -> None:
     """Let notebooks show charts as Vega-Lite 5, without a network."""
-    alt.renderers.register(_NAME, _render)
-    alt.renderers.enable(_NAME)
-
-
-def _as_version_5(specification: dict[str, Any]) -> dict[str, Any]:
-    return specification | {"$schema": VEGA_LITE_5}
+    alt.renderers.register("vmrestorekit", _render)
+    alt.renderers.enable("vmrestorekit")
 
 
 def _render(specification: dict[str, Any], **_: Any) -> dict[str, Any]:
     described = specification.get("description", "a chart")
-    return {MIME_TYPE: _as_version_5(specification), "text/plain": f"<Chart: {described}>"}
+    return {
+        MIME_TYPE: specification | {"$schema": VEGA_LITE_5},
+        "text/plain": f"<Chart: {described}>",
+    }

@@ -35,33 +35,30 @@ class Look:
     absent: bool = False
 
 
-# component -> x, y, width, height
+# component -> name, x, y, width, height; stores are drawn as drums
 _BOXES = {
-    "storage_manager": (12, 12, 122, 28),
-    "data_agent": (300, 12, 168, 28),
-    "vm": (18, 82, 160, 40),
-    "vm_host": (18, 150, 160, 54),
-    "file_system": (222, 150, 124, 54),
-    "media_agent": (378, 150, 92, 54),
+    "storage_manager": ("Storage manager", 12, 12, 122, 28),
+    "data_agent": ("Data agent", 300, 12, 168, 28),
+    "vm": ("Virtual machine", 18, 82, 160, 40),
+    "vm_host": ("VM host", 18, 150, 160, 54),
+    "file_system": ("Shared file system", 222, 150, 124, 54),
+    "media_agent": ("Media agent", 378, 150, 92, 54),
 }
 _DRUMS = {
-    "write_cache": (10, 238, 80, 84),
-    "destination": (106, 238, 80, 84),
-    "read_cache": (224, 238, 112, 84),
-    "backup": (378, 238, 92, 84),
+    "write_cache": ("Write cache", 10, 238, 80, 84),
+    "destination": ("Destination", 106, 238, 80, 84),
+    "read_cache": ("Read cache", 224, 238, 112, 84),
+    "backup": ("Backup copy", 378, 238, 92, 84),
 }
-_NAMES = {
-    "storage_manager": "Storage manager",
-    "data_agent": "Data agent",
-    "vm": "Virtual machine",
-    "vm_host": "VM host",
-    "file_system": "Shared file system",
-    "media_agent": "Media agent",
-    "write_cache": "Write cache",
-    "destination": "Destination",
-    "read_cache": "Read cache",
-    "backup": "Backup copy",
-}
+_PANELS = """
+<g style="fill:var(--vmrk-panel);stroke:var(--vmrk-line)">
+  <rect x="4" y="4" width="472" height="44" rx="8"/>
+  <rect x="4" y="58" width="188" height="270" rx="8"/>
+  <rect x="212" y="58" width="264" height="270" rx="8"/>
+</g>
+<text x="217" y="20" class="title" text-anchor="middle">CONTROL</text>
+<text x="14" y="74" class="title">HOST SIDE</text> <text x="78" y="74" class="soft">primary storage</text>
+<text x="222" y="74" class="title">SECONDARY SIDE</text>"""
 
 # arrow -> its corners
 _ARROWS: dict[str, tuple[tuple[float, float], ...]] = {
@@ -99,12 +96,9 @@ def system_picture(looks: Mapping[str, Look], flow: Flow, title: str) -> str:
     """
     colour = "var(--vmrk-message)" if flow.is_message else "var(--vmrk-flow)"
     parts = [
-        _panel(4, 4, 472, 44, "", ""),
-        _panel(4, 58, 188, 270, "HOST SIDE", "primary storage"),
-        _panel(212, 58, 264, 270, "SECONDARY SIDE", ""),
-        '<text x="217" y="20" text-anchor="middle" style="font-size:9.5px;font-weight:700">CONTROL</text>',
+        _PANELS,
         *(_arrow(corners) for name, corners in _ARROWS.items() if name not in flow.arrows),
-        *(_component(name, looks.get(name, Look("")), name in flow.active) for name in _NAMES),
+        *(_component(name, looks.get(name, Look("")), name in flow.active) for name in _BOXES | _DRUMS),
         *(_arrow(_ARROWS[name], colour, dashed=flow.is_message) for name in flow.arrows),
     ]
     if flow.payload:
@@ -115,40 +109,25 @@ def system_picture(looks: Mapping[str, Look], flow: Flow, title: str) -> str:
     )
 
 
-def _panel(x: int, y: int, width: int, height: int, title: str, subtitle: str) -> str:
-    heading = ""
-    if title:
-        heading = (
-            f'<text x="{x + 10}" y="{y + 16}" style="font-size:10.5px;font-weight:700">{title}'
-            f'<tspan dx="6" style="font-weight:400;fill:var(--vmrk-soft)">{subtitle}</tspan></text>'
-        )
-    return (
-        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" '
-        f'style="fill:var(--vmrk-panel);stroke:var(--vmrk-line)"/>{heading}'
-    )
-
-
 def _component(name: str, look: Look, active: bool) -> str:
     """Draw a box, or for a store a drum with its gauge."""
-    stroke = (
-        "stroke:var(--vmrk-flow);stroke-width:2.6" if active else "stroke:var(--vmrk-soft);stroke-width:1"
-    )
-    style = f"fill:var(--vmrk-paper);{stroke}{';stroke-dasharray:3 3' if look.absent else ''}"
+    title, x, y, width, height = (_BOXES | _DRUMS)[name]
+    stroke, thick = ("var(--vmrk-flow)", 2.6) if active else ("var(--vmrk-soft)", 1)
+    dashes = "3 3" if look.absent else "none"
+    style = f"fill:var(--vmrk-paper);stroke:{stroke};stroke-width:{thick};stroke-dasharray:{dashes}"
     lines = look.text.split("\n") if look.text else []
     if name in _BOXES:
-        x, y, width, height = _BOXES[name]
         shape = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" style="{style}"/>'
         name_at = y + height / 2 + 4 - 6.5 * len(lines)
         text_at = name_at + 14
     else:
-        x, y, width, height = _DRUMS[name]
         shape = _drum(x, y, width, height, style)
         name_at = y + 32
         text_at = y + (62 if look.gauge else 50)
         shape += _gauge(x + 8, y + 40, width - 16, look.gauge) if look.gauge else ""
     middle = x + width / 2
     said = [_text(middle, text_at + 12 * number, line, soft=True) for number, line in enumerate(lines)]
-    return shape + _text(middle, name_at, _NAMES[name], bold=True, soft=look.absent) + "".join(said)
+    return shape + _text(middle, name_at, title, bold=True, soft=look.absent) + "".join(said)
 
 
 def _drum(x: int, y: int, width: int, height: int, style: str) -> str:

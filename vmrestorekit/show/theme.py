@@ -90,8 +90,9 @@ STYLE = """<style>
   font-size: 13px; line-height: 1.45;
 }
 .vmrk svg { display: block; width: 100%; height: auto; }
-.vmrk svg text { font-family: inherit; fill: var(--vmrk-ink); }
+.vmrk svg text { font-family: inherit; font-size: 10.5px; fill: var(--vmrk-ink); }
 .vmrk svg text.letter { font-size: 8px; font-weight: 600; text-anchor: middle; }
+.vmrk svg text.title { font-size: 10.5px; font-weight: 700; }
 .vmrk .soft, .vmrk svg text.soft { color: var(--vmrk-soft); fill: var(--vmrk-soft); }
 .vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; white-space: nowrap; }
 .vmrk h4 .soft { font-weight: 400; font-size: 13px; margin-left: 6px; }
