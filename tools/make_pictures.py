@@ -24,7 +24,7 @@ from lab_in_chromium import (  # noqa: E402  (found through the line above)
 
 NOTEBOOK = "01_instant_restore_versus_live_mount.ipynb"
 # in the middle of the relocation, when every part of the picture has something to do
-SHARE_OF_THE_CLOCK = 0.165
+SHARE_OF_THE_EVENTS = 0.597
 STEPS = 9
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         run_all(page, 240)
         page.locator("p[role=status]").first.scroll_into_view_if_needed()
         track = page.locator(".noUi-target:visible").last.bounding_box()
-        page.mouse.click(track["x"] + track["width"] * SHARE_OF_THE_CLOCK, track["y"] + track["height"] / 2)
+        page.mouse.click(track["x"] + track["width"] * SHARE_OF_THE_EVENTS, track["y"] + track["height"] / 2)
         for _ in range(STEPS):
             before = sentences(page)
             press(page, "Step", "Enter")

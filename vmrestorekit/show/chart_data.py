@@ -23,18 +23,6 @@ _MARKS = {
     "expire": "expiry",
 }
 
-# kind of event -> where the part of a read that it is about was served, as its place in `SOURCES`
-_SOURCE_OF = {
-    kind: list(SOURCES).index(source)
-    for kind, source in {
-        "read_destination": "destination",
-        "read_write_cache": "write_cache",
-        "cache_hit": "hit",
-        "cache_wait": "wait",
-        "cache_miss": "miss",
-    }.items()
-}
-
 
 def marks(timeline: Timeline) -> pl.DataFrame:
     """Return the first event of each kind that is named in a chart: `second` and `label`, in order."""
@@ -54,9 +42,10 @@ def classify_reads(timeline: Timeline) -> pl.DataFrame:
     reads = timeline.events.filter(kind="vm_read").select("request", issued_ns="time_ns", bytes="detail")
     done = timeline.events.filter(kind="vm_done").select("request", wait_ns="detail")
     of_relocation = pl.col("kind").cast(pl.String).str.starts_with("cache_") & (pl.col("detail") > 0)
+    ranks = {kind: rank for rank, kind in enumerate(SOURCES) if kind in KINDS}
     parts = (
-        timeline.events.filter(pl.col("kind").is_in(list(_SOURCE_OF)) & ~of_relocation)
-        .with_columns(rank=pl.col("kind").cast(pl.String).replace_strict(_SOURCE_OF))
+        timeline.events.filter(pl.col("kind").is_in(list(ranks)) & ~of_relocation)
+        .with_columns(rank=pl.col("kind").cast(pl.String).replace_strict(ranks))
         .group_by("request")
         .agg(pl.col("rank").max())
     )

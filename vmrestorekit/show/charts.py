@@ -70,7 +70,9 @@ def reads_by_source(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     bars = base.mark_bar(width=width * span * 1e9 / max(timeline.end_ns, 1), clip=True).encode(
         x, alt.Y("mib:Q", stack="zero", title=f"MiB read in {span:.3g} s"), _source(alt.Color, "colour")
     )
-    ink = alt.condition(f"datum.letter == '{SOURCES['hit'].letter}'", alt.value("white"), alt.value("black"))
+    ink = alt.condition(
+        f"datum.letter == '{SOURCES['cache_hit'].letter}'", alt.value("white"), alt.value("black")
+    )
     letters = base.mark_text(fontSize=11, fontWeight="bold").encode(
         x, alt.Y("mib:Q", stack="zero", bandPosition=0.5), detail="source:N", text="letter:N", color=ink
     )

@@ -206,13 +206,13 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         return True
 
     def _show(self, change: Any = None) -> None:
+        self._tell_place()
         now = self.clock.owner[self.index] if self.index >= 0 and len(self.columns) > 1 else None
         states = [
             column.show(self.clock.row(number, self.index), self.time_ns, current=number == now)
             for number, column in enumerate(self.columns)
         ]
         self._figures.value = figures.at_this_instant(self.timelines, states)
-        self._tell_place()
 
     def _tell_place(self, remark: str = "") -> None:
         place = f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)}"

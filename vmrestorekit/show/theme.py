@@ -60,14 +60,15 @@ BLOCK_STATES = {
     "written": Sign("written, in the write cache", REDDISH_PURPLE, "W"),
 }
 
-# where a read of the virtual machine got its bytes; a read in several parts counts as the last of these
+# where a read of the virtual machine got its bytes, by the kind of event that says so; a read in several
+# parts counts as the last of these
 SOURCES = {
     "nothing": Sign("hole: nothing to read", GREY, "N", shape="cross"),
-    "destination": Sign("destination", BLUISH_GREEN, "D", shape="square"),
-    "write_cache": Sign("write cache", REDDISH_PURPLE, "W", shape="diamond"),
-    "hit": Sign("read cache: hit", BLUE, "H", WHITE, shape="circle"),
-    "wait": Sign("read cache: waited, on its way", YELLOW, "O", shape="triangle-up"),
-    "miss": Sign("miss: fetched from the backup", VERMILLION, "M", shape="triangle-down"),
+    "read_destination": Sign("destination", BLUISH_GREEN, "D", shape="square"),
+    "read_write_cache": Sign("write cache", REDDISH_PURPLE, "W", shape="diamond"),
+    "cache_hit": Sign("read cache: hit", BLUE, "H", WHITE, shape="circle"),
+    "cache_wait": Sign("read cache: waited, on its way", YELLOW, "O", shape="triangle-up"),
+    "cache_miss": Sign("miss: fetched from the backup", VERMILLION, "M", shape="triangle-down"),
 }
 
 MODE_NAMES = {
