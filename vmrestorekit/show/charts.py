@@ -204,6 +204,7 @@ def _left(timeline: Timeline, levels: pl.DataFrame) -> Chart:
     """Return how much had been purged and evicted."""
     kinds = ["purged", "evicted"]
     tall = levels.unpivot(kinds, index="second", variable_name="how", value_name="mib")
+    most = float(tall["mib"].to_numpy().max())
     legend: dict[str, Any] = {
         "title": "left it",
         "legend": alt.Legend(orient="bottom", symbolSize=300, symbolStrokeWidth=2.2),
@@ -213,7 +214,7 @@ def _left(timeline: Timeline, levels: pl.DataFrame) -> Chart:
         .mark_line(interpolate="step-after", strokeWidth=2.2)
         .encode(
             _x(timeline, "second"),
-            alt.Y("mib:Q", title="left it so far (MiB)", scale=alt.Scale(domainMin=0)),
+            alt.Y("mib:Q", title="left it so far (MiB)", scale=alt.Scale(domain=[0, most or 1])),
             alt.Color("how:N", scale=alt.Scale(domain=kinds, range=[ORANGE, GREY]), **legend),
             alt.StrokeDash("how:N", scale=alt.Scale(domain=kinds, range=[[1, 0], [5, 3]]), **legend),
             tooltip=["how:N", alt.Tooltip("second:Q", format=".1f"), alt.Tooltip("mib:Q", format=",.1f")],
