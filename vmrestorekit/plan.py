@@ -196,6 +196,8 @@ class RestorePlan:
     stage_depth : int, optional
         Fetches that pre-staging for a running relocation may have waiting or in flight; default: as many as
         the backup device has channels.
+    stage_fetch_bytes : int
+        The most that one fetch of a stager brings: neighbours that it would bring next anyhow.
     fetch_bytes : int
         The most that one fetch brings for one request.
     expiry_ns, warning_ns : int, optional
@@ -219,6 +221,7 @@ class RestorePlan:
     relocation_depth: int = 1
     relocation_request_bytes: int = 512 * 1024
     stage_depth: int | None = None
+    stage_fetch_bytes: int = 512 * 1024
     fetch_bytes: int = 512 * 1024
     expiry_ns: int | None = None
     warning_ns: int = 60 * SECOND
@@ -350,6 +353,7 @@ def _check_sizes(plan: RestorePlan) -> None:
     if plan.cache_bytes < size:
         raise PlanError(f"cache_bytes: expected at least one block ({size} bytes), got {plan.cache_bytes}")
     _expect_at_least("fetch_bytes", plan.fetch_bytes, size)
+    _expect_at_least("stage_fetch_bytes", plan.stage_fetch_bytes, size)
     _expect_at_least("pre_relocation_bytes", plan.pre_relocation_limit, 0)
     _expect_at_least("relocation_request_bytes", plan.relocation_request_bytes, size)
 

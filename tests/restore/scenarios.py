@@ -181,6 +181,7 @@ def _plans(
         relocation_depth=draw(st.integers(1, 3)),
         relocation_request_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 4096])),
         stage_depth=draw(st.none() | st.integers(1, 3)),
+        stage_fetch_bytes=block_bytes * draw(st.integers(1, 4)),
         fetch_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 100])),
         **expiry,
     )

@@ -72,12 +72,18 @@ class ReadCache:
         unpinned = [block for block in self.served if not self.pins[block]]
         return unpinned[:missing] if missing <= len(unpinned) else None
 
-    def victims_of_stager(self) -> list[int] | None:
-        """Return what has to be evicted for a stager's block; None if it cannot have a slot."""
-        if self.free:
-            return []
-        candidates = [block for block, served in self.served.items() if served and not self.pins[block]]
-        return candidates[:1] or None
+    def victims_of_stager(self, count: int) -> list[int] | None:
+        """Return what has to be evicted for `count` blocks of a stager; None if it cannot have the slots."""
+        missing = max(0, count - self.free)
+        return self._served_and_unpinned[:missing] if count <= self.slots_for_stagers else None
+
+    @property
+    def slots_for_stagers(self) -> int:
+        return self.free + len(self._served_and_unpinned)
+
+    @property
+    def _served_and_unpinned(self) -> list[int]:
+        return [block for block, served in self.served.items() if served and not self.pins[block]]
 
 
 class Cursor:
@@ -92,6 +98,14 @@ class Cursor:
             if wanted(self.blocks[self.position - 1]):
                 return self.blocks[self.position - 1]
         return None
+
+    def extend(self, blocks: list[int], may_follow: Callable[[int, int], bool], most: int) -> None:
+        """Give what follows the last block in the list, as long as it may, up to so many in all."""
+        while len(blocks) < most and self.position < len(self.blocks):
+            if not may_follow(blocks[-1], self.blocks[self.position]):
+                return
+            blocks.append(self.blocks[self.position])
+            self.position += 1
 
     def take_back(self, position: int) -> None:
         self.position = min(self.position, position)
@@ -236,7 +250,7 @@ class MediaAgent:
         depth = self.plan.stage_depth or self.device.spec.channels
         equal = self.plan.priorities == "equal"
         counted = (FIRST_SET, PRE_STAGING, RELOCATION_STAGING) if equal else (RELOCATION_STAGING,)
-        while self.cache.victims_of_stager() is not None:
+        while self.cache.slots_for_stagers > 0:
             staging = [fetch for fetch in self.queue + self.in_flight if fetch.cause in counted]
             if len(staging) >= depth or self.plan.priorities == "strict":
                 return
@@ -249,7 +263,7 @@ class MediaAgent:
                 return
             if block is None:
                 return
-            self.queue.append(Fetch([block], cause, LAST_NUMBER, cursor.position - 1))
+            self.queue.append(self._with_neighbours(block, cause, cursor))
 
     def _start_head(self, fetch: Fetch) -> bool:
         """Rule 6.3."""
@@ -258,26 +272,49 @@ class MediaAgent:
             if victims is None:
                 return False
         else:
-            victims = self.cache.victims_of_stager()
+            victims = self.cache.victims_of_stager(len(fetch.blocks))
         self.queue.remove(fetch)
         if victims is None:
             cursor = self.first_set if fetch.cause == FIRST_SET else self.relocation_cursor
             cursor.take_back(fetch.position)
-            self.staged_ahead -= fetch.cause == PRE_STAGING
+            self.staged_ahead -= len(fetch.blocks) if fetch.cause == PRE_STAGING else 0
         else:
             self._start(fetch, victims)
         return True
 
     def _start_low_priority(self) -> bool:
         """Rule 6.4: without a slot no cursor moves."""
-        victims = self.cache.victims_of_stager()
-        if victims is None or self.plan.priorities == "equal":
+        if not self.cache.slots_for_stagers or self.plan.priorities == "equal":
             return False
-        cause, block, _ = self._next_to_stage()
+        cause, block, cursor = self._next_to_stage()
         if block is None:
             return False
-        self._start(Fetch([block], cause, LAST_NUMBER), victims)
+        fetch = self._with_neighbours(block, cause, cursor)
+        victims = self.cache.victims_of_stager(len(fetch.blocks))
+        assert victims is not None, "a stager took more than it can have"
+        self._start(fetch, victims)
         return True
+
+    def _with_neighbours(self, block: int, cause: int, cursor: Cursor) -> Fetch:
+        """Rule 6, of cursors: the block and its neighbours in the list, in number and on the medium."""
+        size, address = self.plan.block_bytes, self.media.address
+        most = min(self.plan.stage_fetch_bytes // size, self.cache.slots_for_stagers)
+        if cause == PRE_STAGING:
+            most = min(most, self.plan.pre_relocation_limit // size - self.staged_ahead)
+        position = cursor.position - 1
+        blocks = [block]
+        cursor.extend(
+            blocks,
+            lambda last, next_one: (
+                next_one == last + 1
+                and address[next_one] == address[last] + size
+                and self._to_stage(next_one)
+            ),
+            most,
+        )
+        if cause == PRE_STAGING:
+            self.staged_ahead += len(blocks)
+        return Fetch(blocks, cause, LAST_NUMBER, position)
 
     def _next_to_stage(self) -> tuple[int, int | None, Cursor]:
         """Rule 6.4: the order in which the low-priority cursors are asked."""
@@ -290,7 +327,6 @@ class MediaAgent:
         may = self.plan.priorities != "as_claimed" if self.relocating else self._may_stage_ahead()
         if may:
             block = self.relocation_cursor.next_block(self._to_stage)
-        self.staged_ahead += cause == PRE_STAGING and block is not None
         return cause, block, self.relocation_cursor
 
     def _may_stage_ahead(self) -> bool:

@@ -51,7 +51,11 @@ def run(
 ) -> list[Event]:
     """Simulate one disk whose stored blocks lie in order on the medium, `spacing` bytes apart."""
     disk_bytes = (blocks * BLOCK,)
-    plan = RestorePlan(disk_bytes=disk_bytes, block_bytes=BLOCK, **({"cache_bytes": 64 * BLOCK} | settings))
+    plan = RestorePlan(
+        disk_bytes=disk_bytes,
+        block_bytes=BLOCK,
+        **({"cache_bytes": 64 * BLOCK, "stage_fetch_bytes": BLOCK} | settings),
+    )
     hardware = Hardware(
         "example",
         device or BackupDevice(channels=1, positioning_ns=0, bandwidth=SPEED),

@@ -225,6 +225,7 @@ SIM = _record(
     relocation_positions="i8",  # of one request
     apply_units="i8",
     stage_depth="i8",
+    stage_fetch_blocks="i8",
     fetch_blocks="i8",
     expiry_ns="i8",
     pre_relocation_blocks="i8",
@@ -244,6 +245,7 @@ SIM = _record(
     due="i8",
     dispatch_due="i8",
     events="i8",
+    events_lost="i8",
     free_part="i8",
     free_fetch="i8",
     queue_head="i8",
@@ -276,7 +278,7 @@ SIM = _record(
     relocation_cursor="i8",
     staging_fetches="i8",
     pre_relocation="i8",
-    pre_relocation_fetches="i8",
+    staged_ahead="i8",  # blocks, in pre-relocation mode
     # relocation
     launched_ns="i8",
     demand="60i8",  # bytes asked for by the virtual machine, by the time between two checks
@@ -332,6 +334,9 @@ def transfer_ns(size, bandwidth):
 def note(w, kind, block, count, request, detail):
     """Append an event at the current instant."""
     s = w.sim[0]
+    if s.events == len(w.events):
+        s.events_lost += 1
+        return
     event = w.events[s.events]
     event.time = s.now
     event.kind = kind
@@ -539,19 +544,19 @@ def evict_first(w, only_served):
 
 
 @compiled
-def can_stage(w):
-    """Tell whether a stager could have a slot now."""
+def stager_slots(w):
+    """Return how many slots a stager could have now."""
     s = w.sim[0]
-    return s.used < s.slots or s.evictable_served > 0
+    return s.slots - s.used + s.evictable_served
 
 
 @compiled
-def take_stager_slot(w):
-    """Take one slot by the stagers' rule."""
+def take_stager_slots(w, count):
+    """Take slots by the stagers' rule; the caller knows that they can be had."""
     s = w.sim[0]
-    if s.used >= s.slots:
+    while s.slots - s.used < count:
         evict_first(w, ONE)
-    s.used += 1
+    s.used += count
 
 
 @compiled
@@ -593,7 +598,7 @@ def new_fetch(w, block, count, number, cause):
     for b in range(block, block + count):
         w.blocks[b].place = QUEUED
         w.blocks[b].fetch = fetch
-    f.position = s.first_set_cursor - 1
+    f.position = s.first_set_cursor - count
     s.staging_fetches += counts_as_queued(w, cause)
     return fetch
 
@@ -652,7 +657,10 @@ def start_fetch(w, fetch):
     c = w.channels[f.channel]
     cost = transfer_ns(size, s.bandwidth)
     if not (c.used and c.end == address):
-        cost += s.positioning_ns + ((abs(address - c.end) * s.distance_ns_per_gib) >> 30)
+        # in two parts: the product with the whole distance would overflow beyond a terabyte
+        distance = abs(address - c.end)
+        cost += s.positioning_ns + (distance >> 30) * s.distance_ns_per_gib
+        cost += ((distance & ((1 << 30) - 1)) * s.distance_ns_per_gib) >> 30
     if not c.used:
         cost += s.mount_ns
     c.used = 1
@@ -690,6 +698,12 @@ def complete_fetch(w, fetch):
     release_fetch(w, fetch)
     if s.launch_rule == LAUNCH_BY_SHARE and s.first_set_staged >= s.staged_to_launch:
         make_launch_due(w)
+
+
+@compiled
+def lies_behind(w, block):
+    """Tell whether a block follows the one before it on the medium."""
+    return w.blocks[block].address == w.blocks[block - 1].address + (1 << w.sim[0].block_shift)
 
 
 @compiled
@@ -736,17 +750,42 @@ def next_to_stage(w):
         if s.priorities == PRIORITIES_AS_CLAIMED:
             return NONE, CAUSE_RELOCATION_STAGING
         return next_of_relocation(w), CAUSE_RELOCATION_STAGING
-    if s.pre_relocation and s.pre_relocation_fetches < s.pre_relocation_blocks:
+    if s.pre_relocation and s.staged_ahead < s.pre_relocation_blocks:
         block = next_of_relocation(w)
-        s.pre_relocation_fetches += block != NONE
     return block, CAUSE_PRE_RELOCATION
+
+
+@compiled
+def take_neighbours(w, block, cause):
+    """Let the cursor that gave a block give its neighbours too; return how many blocks that makes."""
+    s = w.sim[0]
+    most = min(s.stage_fetch_blocks, stager_slots(w))
+    if cause == CAUSE_PRE_RELOCATION:
+        most = min(most, s.pre_relocation_blocks - s.staged_ahead)
+    count = 1
+    while count < most:
+        following = block + count
+        if cause == CAUSE_FIRST_SET:
+            is_next = s.first_set_cursor < len(w.first_set) and w.first_set[s.first_set_cursor] == following
+        else:
+            is_next = s.relocation_cursor < len(w.sequence) and w.sequence[s.relocation_cursor] == following
+        if not (is_next and lies_behind(w, following) and may_be_staged(w, following)):
+            break
+        if cause == CAUSE_FIRST_SET:
+            s.first_set_cursor += 1
+        else:
+            s.relocation_cursor += 1
+        count += 1
+    if cause == CAUSE_PRE_RELOCATION:
+        s.staged_ahead += count
+    return count
 
 
 @compiled
 def refill(w):
     """Keep staging in the queue of demand, as far as the priorities want it there."""
     s = w.sim[0]
-    while s.staging_fetches < s.stage_depth and can_stage(w):
+    while s.staging_fetches < s.stage_depth and stager_slots(w) > 0:
         if s.priorities == PRIORITIES_EQUAL:
             block, cause = next_to_stage(w)
         elif s.priorities == PRIORITIES_AS_CLAIMED and s.relocating:
@@ -755,23 +794,36 @@ def refill(w):
             break
         if block == NONE:
             break
-        enqueue(w, block, ONE, NONE, cause)
+        enqueue(w, block, take_neighbours(w, block, cause), NONE, cause)
 
 
 @compiled
 def take_back(w, fetch):
-    """A staging fetch found no slot: its block is absent again, and the cursor returns to it."""
+    """A staging fetch found no slots: its blocks are absent again, and the cursor returns to the first."""
     s = w.sim[0]
     f = w.fetches[fetch]
     pop_queue(w)
-    b = w.blocks[f.block]
-    b.place = ABSENT
+    for block in range(f.block, f.block + f.count):
+        w.blocks[block].place = ABSENT
     if f.cause == CAUSE_FIRST_SET:
         s.first_set_cursor = min(s.first_set_cursor, f.position)
     else:
-        s.relocation_cursor = min(s.relocation_cursor, np.int64(b.position))
-    s.pre_relocation_fetches -= f.cause == CAUSE_PRE_RELOCATION
+        s.relocation_cursor = min(s.relocation_cursor, np.int64(w.blocks[f.block].position))
+    if f.cause == CAUSE_PRE_RELOCATION:
+        s.staged_ahead -= f.count
     release_fetch(w, fetch)
+
+
+@compiled
+def is_demanded(w, fetch):
+    """Tell whether a reader waits for a fetch."""
+    f = w.fetches[fetch]
+    if f.cause <= CAUSE_RELOCATION_READ:
+        return True
+    for block in range(f.block, f.block + f.count):
+        if w.blocks[block].first_waiter != NONE:
+            return True
+    return False
 
 
 @compiled
@@ -779,12 +831,11 @@ def start_head_of_queue(w):
     """Deal with the head of the queue; False if it has to wait."""
     fetch = w.sim[0].queue_head
     f = w.fetches[fetch]
-    is_demand = f.cause <= CAUSE_RELOCATION_READ or w.blocks[f.block].first_waiter != NONE
-    if is_demand:
+    if is_demanded(w, fetch):
         if not take_demand_slots(w, f.count):
             return False
-    elif can_stage(w):
-        take_stager_slot(w)
+    elif stager_slots(w) >= f.count:
+        take_stager_slots(w, f.count)
     else:
         take_back(w, fetch)
         return True
@@ -796,13 +847,15 @@ def start_head_of_queue(w):
 @compiled
 def start_low_priority(w):
     """Give an idle channel one block of a low-priority cursor; False if there is none."""
-    if w.sim[0].priorities == PRIORITIES_EQUAL or not can_stage(w):
+    if w.sim[0].priorities == PRIORITIES_EQUAL or stager_slots(w) == 0:
         return False
     block, cause = next_to_stage(w)
     if block == NONE:
         return False
-    take_stager_slot(w)
-    start_fetch(w, new_fetch(w, block, ONE, NONE, cause))
+    count = take_neighbours(w, block, cause)
+    fetch = new_fetch(w, block, count, NONE, cause)
+    take_stager_slots(w, count)
+    start_fetch(w, fetch)
     return True
 
 
@@ -867,9 +920,7 @@ def begin_part(w, number, slot, block, size):
 @compiled
 def joins(w, start, count, block):
     """Tell whether a missing block goes into the same fetch as the `count` blocks from `start`."""
-    if count >= w.sim[0].fetch_blocks or block != start + count:
-        return False
-    return w.blocks[block].address == w.blocks[block - 1].address + (1 << w.sim[0].block_shift)
+    return count < w.sim[0].fetch_blocks and block == start + count and lies_behind(w, block)
 
 
 @compiled

@@ -17,7 +17,7 @@ from vmrestorekit.restore.hardware import BackupDevice, Hardware, resolve_hardwa
 from vmrestorekit.restore.summary import summarise, time_of
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.traces.corpus import Boot
-from vmrestorekit.traces.schema import ReadTrace
+from vmrestorekit.traces.schema import OPS, ReadTrace
 
 if TYPE_CHECKING:
     from vmrestorekit.backup.layout import BackupLayout
@@ -142,9 +142,7 @@ def _run(
 
     world = _new_world(loop, plan, hardware, address, mode)
     sim = world.sim
-    spare = 4 * (_most_blocks(loop, plan) + 64) + 4 * int(sim["fetch_blocks"][0] + 2) * (
-        len(world.channels) + 2
-    )
+    spare = _most_events(loop, plan, world)
     if len(world.events) < 2 * spare:
         world = world._replace(events=np.zeros(2 * spare, engine.EVENT))
     engine.begin(world)
@@ -157,8 +155,20 @@ def _run(
             f"expiry_ns: the mount expires after {plan.expiry_ns} ns, before the virtual machine is "
             f"launched; expected a later expiry or an earlier launch"
         )
+    if sim["events_lost"][0]:
+        raise RuntimeError(
+            f"the engine had no room for {sim['events_lost'][0]} events: a defect, please report"
+        )
     filled.append(world.events[: sim["events"][0]])
     return _to_frame(np.concatenate(filled))
+
+
+def _most_events(loop: ClosedLoop, plan: RestorePlan, world: Any) -> int:
+    """Return more than what one step and the dispatch behind it can note."""
+    sim = world.sim[0]
+    of_fetch = 2 * max(int(sim["fetch_blocks"]), int(sim["stage_fetch_blocks"])) + 2
+    flushes = int((loop.op == OPS.index("flush")).sum())
+    return 4 * _most_blocks(loop, plan) + 2 * len(world.channels) * of_fetch + flushes + 64
 
 
 def _most_blocks(loop: ClosedLoop, plan: RestorePlan) -> int:
@@ -288,6 +298,7 @@ def _set_up(sim: npt.NDArray[Any], plan: RestorePlan, hardware: Hardware, mode: 
         "relocation_positions": plan.relocation_request_bytes // block_bytes,
         "apply_units": plan.relocation_request_bytes // 4096,
         "stage_depth": plan.stage_depth or device.channels,
+        "stage_fetch_blocks": min(plan.stage_fetch_bytes // block_bytes, plan.cache_slots),
         "fetch_blocks": min(plan.fetch_bytes // block_bytes, plan.cache_slots),
         "expiry_ns": -1 if plan.expiry_ns is None else plan.expiry_ns,
         "warning_ns": plan.warning_ns,
