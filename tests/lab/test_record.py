@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from lab_helpers import MemoryDisk, need, serving
+from typer.testing import CliRunner
 
+from vmrestorekit.cli import app
 from vmrestorekit.lab import programs, record
 from vmrestorekit.lab.guest import build_image
 from vmrestorekit.lab.overlay import Overlay
@@ -24,6 +26,7 @@ from vmrestorekit.traces.checks import find_problems
 from vmrestorekit.traces.corpus import load_corpus
 from vmrestorekit.traces.schema import ReadTrace
 
+BOOT_SIGNATURE = b"\x55\xaa"  # ends the first sector of a disk that a BIOS boots from
 HELLO = 8192  # where the pretended guest counts its boots
 
 
@@ -38,6 +41,9 @@ def image(tmp_path: Path) -> Path:
     with open(path, "wb") as stream:
         stream.truncate(4 << 20)
     run(["mke2fs", "-q", "-t", "ext4", "-E", "offset=1048576", path, "3072k"])
+    with open(path, "r+b") as stream:
+        stream.seek(510)
+        stream.write(BOOT_SIGNATURE)
     return path
 
 
@@ -169,6 +175,32 @@ def test_an_image_that_is_not_there(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "expected a raw disk image of whole sectors of 512 bytes, got 0 bytes"),
+        (b"a line of text\n" * 60, "expected a raw disk image of whole sectors of 512 bytes, got 900 bytes"),
+        (
+            b"A line of 16 b.\n" * 64,
+            "expected a disk to boot from, whose first sector ends with the signature 55 aa, got 2e 0a",
+        ),
+        (b"QFI\xfb".ljust(65536, b"\0"), "expected a raw disk image, got QCOW2; convert it with qemu-img"),
+    ],
+    ids=["empty", "text", "a KiB of text", "QCOW2"],
+)
+def test_a_file_that_is_no_disk_is_refused_before_an_emulator_starts(
+    tmp_path: Path, booted: list[str], content: bytes, sentence: str
+) -> None:
+    path = tmp_path / "no.img"
+    path.write_bytes(content)
+    result = CliRunner().invoke(app, ["lab", "record", str(path), "-o", str(tmp_path / "corpus")])
+    assert isinstance(result.exception, LabError | ValueError)
+    assert f"{path}: {sentence}" in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not booted
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_description_that_is_no_json(image: Path, tmp_path: Path) -> None:
     Path(f"{image}.json").write_text("{")
     with pytest.raises(LabError, match=r"small.img.json: expected the description of a guest image as JSON"):
@@ -196,7 +228,7 @@ def test_without_debootstrap_it_is_said_what_to_install(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_nothing_installed")
 def test_without_qemu_it_is_said_what_to_install(tmp_path: Path) -> None:
     image = tmp_path / "any.img"
-    image.write_bytes(bytes(1 << 20))
+    image.write_bytes(bytes(510) + BOOT_SIGNATURE + bytes(1 << 20))
     with pytest.raises(
         LabError, match=r"needs qemu-system-x86_64: install with 'sudo apt-get install qemu-system-x86'"
     ):

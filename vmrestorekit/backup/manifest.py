@@ -23,7 +23,7 @@ from vmrestorekit.traces.manifest import (
     ManifestError,
 )
 
-__all__ = ["build_manifest", "describe_manifest", "hash_blocks"]
+__all__ = ["build_manifest", "describe_manifest", "hash_blocks", "raw_image_bytes"]
 
 _READ_BYTES = 8 * 1024 * 1024
 _SECTOR_BYTES = 512
@@ -52,7 +52,7 @@ def build_manifest(path: str | os.PathLike[str]) -> Manifest:
         If it is no disk image, or pytsk3 is not installed.
     """
     path = Path(path)
-    disk_bytes = _image_bytes(path)
+    disk_bytes = raw_image_bytes(path)
     found = find_files(path, disk_bytes)
     with open(path, "rb", buffering=0) as image:
         content = hash_blocks(image, disk_bytes)
@@ -176,7 +176,16 @@ def _owners(files: list[FoundFile], blocks: int) -> tuple[npt.NDArray[np.int32],
     return owner, owner_position
 
 
-def _image_bytes(path: Path) -> int:
+def raw_image_bytes(path: Path) -> int:
+    """Return the size of a raw disk image.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ManifestError
+        If it is a directory, an image of another format, or no whole number of sectors.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -24,6 +24,7 @@ __all__ = ["BOOT_DONE_MARK", "choose_accelerator", "record_boot", "record_boots"
 
 BOOT_DONE_MARK = "boot_done_ns"
 _KERNEL_LINE = "Linux version"  # the first line a Linux kernel prints
+_SIGNATURE_AT, _SIGNATURE = 510, b"\x55\xaa"  # without it no BIOS boots from a disk
 
 
 def record_boots(
@@ -68,8 +69,10 @@ def record_boots(
     Raises
     ------
     LabError
-        If QEMU is missing, the guest does not boot in time or does not shut down, or the image has changed
-        since its first boot was recorded.
+        If QEMU is missing, the guest does not boot in time or does not shut down, the image has no boot
+        sector, or it has changed since its first boot was recorded.
+    ManifestError
+        If the image is no raw disk image.
     """
     if count < 1:
         raise ValueError(f"expected at least one boot to record, got {count}")
@@ -221,6 +224,7 @@ def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> P
     """Return the image of the disk as it is before this boot, making it from the boot before if needed."""
     if not image.is_file():
         raise FileNotFoundError(f"expected a disk image at {image}, found no file")
+    _expect_bootable(image)
     work_dir.mkdir(parents=True, exist_ok=True)
     _expect_same_image(image, work_dir / "image.json", first=number == 1)
     if number == 1:
@@ -237,6 +241,21 @@ def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> P
         with Overlay(_state_before(image, number - 1, work_dir, report), writes) as disk:
             disk.apply(state)
     return state
+
+
+def _expect_bootable(image: Path) -> None:
+    """Refuse now what an emulator would wait for in vain."""
+    from vmrestorekit.backup.manifest import raw_image_bytes
+
+    raw_image_bytes(image)
+    with open(image, "rb") as disk:
+        disk.seek(_SIGNATURE_AT)
+        found = disk.read(len(_SIGNATURE))
+    if found != _SIGNATURE:
+        raise LabError(
+            f"{image}: expected a disk to boot from, whose first sector ends with the signature "
+            f"{_SIGNATURE.hex(' ')}, got {found.hex(' ')}"
+        )
 
 
 def _expect_same_image(image: Path, note: Path, *, first: bool) -> None:
