@@ -266,3 +266,28 @@ def test_backports_come_from_where_the_machine_gets_its_debian(
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=20)
     assert done.stdout == (entry or "")
     assert (done.returncode == 0) == (entry is not None)
+
+
+# --- the script that says whether a change is good ------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a script for Debian")
+def test_what_is_missing_fails_in_ci_whoever_starts_it(tmp_path: Path) -> None:
+    """Everything that ``.ci/run`` starts is told ``CI=true``, by which tests fail that would be skipped."""
+    told = 'echo "$(basename "$0") $* CI=$CI"\n'
+    for name, text in {
+        ".ci/run": (ROOT / ".ci" / "run").read_text("utf-8"),
+        "tools/install_debian_packages.sh": told,
+        "programs/make": f"#!/bin/bash\n{told}",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text(text, "utf-8")
+        path.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment["PATH"] = f"{tmp_path / 'programs'}:{environment['PATH']}"
+    command = ["bash", str(tmp_path / ".ci" / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)
+    started = [line for line in done.stdout.splitlines() if " CI=" in line]
+    assert "make test CI=true" in started
+    assert all(line.endswith(" CI=true") for line in started)

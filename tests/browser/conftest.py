@@ -33,7 +33,10 @@ def artifacts() -> Path:
 def lab_page(tmp_path: Path) -> Iterator[Callable[..., tuple[Any, Any]]]:
     """Return a function from a folder of notebooks to (page, server); all ends with the test."""
     if not Path(CHROMIUM).exists():
-        pytest.fail(f"expected Chromium at {CHROMIUM}; install it, or set VMRESTOREKIT_CHROMIUM to its path")
+        reason = f"expected Chromium at {CHROMIUM}; install it, or set VMRESTOREKIT_CHROMIUM to its path"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
     with ExitStack() as stack:
 
         def start(
