@@ -93,7 +93,8 @@ def block_map(state: State, first: int = -1, count: int = 0) -> str:
     y, x = (_CELL * place for place in np.divmod(np.arange(cells.size), columns))
     parts = []
     for number, sign in enumerate(BLOCK_STATES.values()):
-        at = np.flatnonzero(cells == number)
+        # most blocks of a cell may rest in the backup: that shows around its square
+        at = np.flatnonzero(cells >= number if number == _RESTING else cells == number)
         if at.size:
             sides = 11 - 3.5 * (1 - shares[at]) * (number > _RESTING)
             parts.append(_squares(x[at], y[at], sides, sign.colour) + _letters(x[at], y[at], sign))

@@ -57,7 +57,7 @@ _PANELS = """
   <rect x="212" y="58" width="264" height="270" rx="8"/>
 </g>
 <text x="217" y="20" class="title" text-anchor="middle">CONTROL</text>
-<text x="14" y="74" class="title">HOST SIDE</text> <text x="88" y="74" class="soft">primary storage</text>
+<text x="14" y="74" class="title">HOST SIDE</text> <text x="84" y="74" class="soft">primary storage</text>
 <text x="222" y="74" class="title">SECONDARY SIDE</text>"""
 
 # arrow -> its corners
