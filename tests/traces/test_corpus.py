@@ -346,3 +346,12 @@ def test_the_packaged_corpus_is_found_installed_and_in_a_checkout(tmp_path, monk
     assert corpus.packaged_corpus_directory() == tmp_path / "data" / "traces"
     (tmp_path / "vmrestorekit" / "_corpus").mkdir(parents=True)
     assert corpus.packaged_corpus_directory() == tmp_path / "vmrestorekit" / "_corpus"
+
+
+def test_a_synthetic_data_disk_leaves_the_boot_as_it_was(tiny_boot):
+    more = tiny_boot.with_data_disk(10 * 4096 + 1)
+    assert more.disk_bytes == (*tiny_boot.disk_bytes, 10 * 4096 + 1)
+    assert more.trace.frame.equals(tiny_boot.trace.frame)
+    content = more.manifests[1].blocks["content"]
+    assert len(content) == content.n_unique() == 11
+    assert not content.is_in(tiny_boot.manifest.blocks["content"].implode()).any()

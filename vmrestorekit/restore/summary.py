@@ -29,9 +29,9 @@ SUMMARY_MEANING = {
     "misses": ("blocks", "asked for by the virtual machine and fetched for it"),
     "hit_rate": ("", "hits / (hits + waits + misses)"),
     "refetches_after_purge": ("blocks", "misses of blocks that had been purged"),
-    "staged_bytes": ("bytes", "brought to the read cache before anyone asked"),
+    "staged_bytes": ("bytes", "brought to the read cache by the stagers"),
     "wasted_bytes": ("bytes", "staged, and never sent to anyone"),
-    "unread_first_set_bytes": ("bytes", "staged for the boot, and never sent to the virtual machine"),
+    "unread_first_set_bytes": ("bytes", "staged for the boot, and never read by the virtual machine"),
     "media_fetches": ("", "fetches from the backup device"),
     "media_bytes": ("bytes", "read from the backup device"),
     "peak_cache_bytes": ("bytes", "most that the read cache held, blocks in flight included"),
@@ -84,35 +84,36 @@ def summarise(
     wait = _read_waits(events)
     staged, wasted = _staged_and_wasted(events)
     cut_off = events.filter(pl.col("kind") == "expire")["detail"]
-    values: tuple[int | float | None, ...] = (
-        launch,
-        to_boot,
-        boot_done,
-        local_boot_ns,
-        _difference(to_boot, local_boot_ns),
-        *(int(value) for value in np.percentile(wait, [50, 99, 100], method="higher")),
-        _count(events, "vm_read"),
-        hits,
-        waits,
-        misses,
-        hits / (hits + waits + misses) if hits + waits + misses else None,
-        _count(events, "refetch_after_purge"),
-        staged * size,
-        wasted * size,
-        _unread_first_set(events) * size,
-        _count(events, "fetch"),
-        blocks.get("fetch", 0) * size,
-        _peak_cache_blocks(events) * size,
-        blocks.get("purge", 0) * size,
-        blocks.get("evict", 0) * size,
-        started,
-        _difference(finished, started),
-        blocks.get("relocated", 0) * size,
-        int(events.filter(pl.col("kind") == "applied")["detail"].sum()),
-        time_of(events, "de_associate"),
-        int(cut_off[0]) if len(cut_off) else 0,
-    )
-    return dict(zip(SUMMARY_MEANING, values, strict=True))
+    return {
+        "launch_ns": launch,
+        "time_to_boot_ns": to_boot,
+        "time_to_ready_ns": boot_done,
+        "local_boot_ns": local_boot_ns,
+        "stall_ns": _difference(to_boot, local_boot_ns),
+        "wait_p50_ns": _percentile(wait, 50),
+        "wait_p99_ns": _percentile(wait, 99),
+        "wait_max_ns": _percentile(wait, 100),
+        "vm_reads": _count(events, "vm_read"),
+        "hits": hits,
+        "waits": waits,
+        "misses": misses,
+        "hit_rate": hits / (hits + waits + misses) if hits + waits + misses else None,
+        "refetches_after_purge": _count(events, "refetch_after_purge"),
+        "staged_bytes": staged * size,
+        "wasted_bytes": wasted * size,
+        "unread_first_set_bytes": _unread_first_set(events) * size,
+        "media_fetches": _count(events, "fetch"),
+        "media_bytes": blocks.get("fetch", 0) * size,
+        "peak_cache_bytes": _peak_cache_blocks(events) * size,
+        "purged_bytes": blocks.get("purge", 0) * size,
+        "evicted_bytes": blocks.get("evict", 0) * size,
+        "relocation_start_ns": started,
+        "relocation_ns": _difference(finished, started),
+        "relocated_bytes": blocks.get("relocated", 0) * size,
+        "writes_applied_bytes": int(events.filter(pl.col("kind") == "applied")["detail"].sum()),
+        "released_ns": time_of(events, "de_associate"),
+        "cut_off": int(cut_off[0]) if len(cut_off) else 0,
+    }
 
 
 def _difference(later: int | None, earlier: int | None) -> int | None:
@@ -124,10 +125,15 @@ def _count(events: pl.DataFrame, kind: str) -> int:
 
 
 def _read_waits(events: pl.DataFrame) -> npt.NDArray[np.int64]:
-    """Return completion minus issue of the virtual machine's reads, in nanoseconds; [0] if there are none."""
+    """Return completion minus issue of the virtual machine's reads, in nanoseconds."""
     reads = events.filter(pl.col("kind") == "vm_read").select("request")
-    waits = events.filter(pl.col("kind") == "vm_done").join(reads, on="request", how="semi")["detail"]
-    return waits.to_numpy() if len(waits) else np.zeros(1, np.int64)
+    return (
+        events.filter(pl.col("kind") == "vm_done").join(reads, on="request", how="semi")["detail"].to_numpy()
+    )
+
+
+def _percentile(values: npt.NDArray[np.int64], percent: int) -> int | None:
+    return int(np.percentile(values, percent, method="higher")) if len(values) else None
 
 
 def _staged_and_wasted(events: pl.DataFrame) -> tuple[int, int]:
@@ -150,10 +156,16 @@ def _staged_and_wasted(events: pl.DataFrame) -> tuple[int, int]:
 
 
 def _unread_first_set(events: pl.DataFrame) -> int:
-    """Return how many blocks of the first set were staged and not sent to the virtual machine."""
+    """Return how many blocks of the first set were staged and never read by the virtual machine."""
     staged = events.filter(pl.col("kind") == "staged", pl.col("detail") == CAUSES.index("first_set"))
-    read = events.filter(pl.col("kind") == "serve", pl.col("detail") == READERS.index("vm"))
-    return staged.join(read.select("block").unique(), on="block", how="anti").height
+    read = events.filter(pl.col("kind") == "vm_read")
+    return _each_block(staged).join(_each_block(read), on="block", how="anti").height
+
+
+def _each_block(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the blocks of the events' ranges, each once."""
+    blocks = pl.int_ranges("block", pl.col("block") + pl.col("count"))
+    return events.select(block=blocks).explode("block").unique()
 
 
 def _peak_cache_blocks(events: pl.DataFrame) -> int:
@@ -183,7 +195,7 @@ def _for_people(value: int | float | None, unit: str) -> str:
     if value is None:
         return "–"
     if unit == "ns":
-        return f"{value / 1e9:,.3f} s"
+        return f"{value / 1e6:,.3f} ms" if 0 < abs(value) < 1e7 else f"{value / 1e9:,.3f} s"
     if unit == "bytes":
         return f"{value / 1e6:,.1f} MB"
     return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"

@@ -66,6 +66,16 @@ class Boot:
         expect_manifests_of(trace, manifests)
         return cls(trace.metadata.vm, trace.metadata.boot, _parts=(trace, tuple(manifests)))
 
+    def with_data_disk(self, disk_bytes: int) -> Boot:
+        """Return the same boot of a machine that has one more disk, full of data, that no boot reads.
+
+        What is on that disk is SYNTHETIC: blocks that all differ, without files.
+        """
+        metadata = self.metadata
+        disks = (*metadata.disk_bytes, disk_bytes)
+        trace = ReadTrace(self.trace.frame, dataclasses.replace(metadata, disk_bytes=disks))
+        return Boot.from_parts(trace, (*self.manifests, Manifest.synthetic(disk_bytes)))
+
     @functools.cached_property
     def trace(self) -> ReadTrace:
         """The recorded requests."""

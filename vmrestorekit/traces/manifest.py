@@ -79,6 +79,17 @@ class Manifest:
     def __post_init__(self) -> None:
         validate_manifest(self)
 
+    @classmethod
+    def synthetic(cls, disk_bytes: int) -> Manifest:
+        """Make a SYNTHETIC disk: full of blocks that all differ, without partitions or files."""
+        blocks = -(-disk_bytes // MANIFEST_BLOCK_BYTES)
+        # the last hashes before 2^64: no hash of a recorded disk is likely to be among them
+        content = pl.Series(range(2**64 - 1, 2**64 - 1 - blocks, -1), dtype=pl.UInt64)
+        frame = pl.DataFrame({"content": content, "file": None, "file_block": None}, schema=BLOCKS_SCHEMA)
+        return cls(
+            disk_bytes, frame, pl.DataFrame(schema=FILES_SCHEMA), pl.DataFrame(schema=PARTITIONS_SCHEMA)
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one Parquet file with the blocks; files and partitions go into its metadata."""
         tables = {
