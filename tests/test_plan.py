@@ -45,7 +45,7 @@ def plans(draw: st.DrawFn) -> RestorePlan:
         eviction=draw(st.sampled_from(EVICTION_POLICIES)),
         stage_depth=draw(st.none() | st.integers(1, 9)),
         fetch_bytes=block_bytes * 3,
-        pre_relocation_bytes=draw(st.none() | st.integers(0, 1 << 40)),
+        stage_ahead_bytes=draw(st.none() | st.integers(0, 1 << 40)),
         expiry_ns=10**12 if mode == "live_mount" else None,
     )
 
@@ -94,7 +94,7 @@ def test_blocks_are_numbered_disk_after_disk() -> None:
         ({"relocation_depth": 0}, "relocation_depth: expected at least 1, got 0"),
         ({"stage_depth": 0}, "stage_depth: expected at least 1, got 0"),
         ({"fetch_bytes": 1}, "fetch_bytes: expected at least 65536, got 1"),
-        ({"pre_relocation_bytes": -1}, "pre_relocation_bytes: expected at least 0, got -1"),
+        ({"stage_ahead_bytes": -1}, "stage_ahead_bytes: expected at least 0, got -1"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -181,9 +181,10 @@ class RestorePlan:
         Rules.
     pre_relocation_delay_ns : int
         From launch until the data agent indicates pre-relocation mode.
-    pre_relocation_bytes : int, optional
-        How much is staged for the relocation before it starts; default: a quarter of the read cache. More
-        would not make the relocation end sooner by much, and drive out what the virtual machine is to read.
+    stage_ahead_bytes : int, optional
+        How much may be staged for the relocation, before it starts and while it runs, that nobody was sent
+        yet; default: a quarter of the read cache. More drives out what the virtual machine is to read, and
+        in the end what the relocation itself is to read next.
     cache_bytes : int
         Capacity of the read cache, at least one block.
     eviction : {"lru", "fifo"}
@@ -214,7 +215,7 @@ class RestorePlan:
     relocation_start: RelocationStart = RelocationStart()
     purge: PurgeRule = PurgeRule()
     pre_relocation_delay_ns: int = 0
-    pre_relocation_bytes: int | None = None
+    stage_ahead_bytes: int | None = None
     cache_bytes: int = 256 * MIB
     eviction: str = "lru"
     priorities: str = "as_claimed"
@@ -275,9 +276,9 @@ class RestorePlan:
         return self.cache_bytes // self.block_bytes
 
     @property
-    def pre_relocation_limit(self) -> int:
-        """`pre_relocation_bytes`, with the default filled in."""
-        return self.cache_bytes // 4 if self.pre_relocation_bytes is None else self.pre_relocation_bytes
+    def stage_ahead_limit(self) -> int:
+        """`stage_ahead_bytes`, with the default filled in."""
+        return self.cache_bytes // 4 if self.stage_ahead_bytes is None else self.stage_ahead_bytes
 
     @property
     def sequence(self) -> BlockArray:
@@ -354,7 +355,7 @@ def _check_sizes(plan: RestorePlan) -> None:
         raise PlanError(f"cache_bytes: expected at least one block ({size} bytes), got {plan.cache_bytes}")
     _expect_at_least("fetch_bytes", plan.fetch_bytes, size)
     _expect_at_least("stage_fetch_bytes", plan.stage_fetch_bytes, size)
-    _expect_at_least("pre_relocation_bytes", plan.pre_relocation_limit, 0)
+    _expect_at_least("stage_ahead_bytes", plan.stage_ahead_limit, 0)
     _expect_at_least("relocation_request_bytes", plan.relocation_request_bytes, size)
 
 

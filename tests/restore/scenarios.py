@@ -174,7 +174,7 @@ def _plans(
         relocation_start=draw(_relocation_starts()),
         purge=PurgeRule(draw(st.booleans()), draw(st.integers(2, 4)), draw(st.booleans())),
         pre_relocation_delay_ns=draw(DELAYS),
-        pre_relocation_bytes=draw(st.none() | st.integers(0, 6 * block_bytes)),
+        stage_ahead_bytes=draw(st.none() | st.integers(0, 6 * block_bytes)),
         cache_bytes=slots * block_bytes + draw(st.sampled_from([0, 0, 100])),
         eviction=draw(st.sampled_from(EVICTION_POLICIES)),
         priorities=draw(st.sampled_from(PRIORITIES)),

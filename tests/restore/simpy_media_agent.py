@@ -145,7 +145,7 @@ class MediaAgent:
         self.first_set = Cursor([] if plan.mode == "full_restore" else media.first_set)
         self.relocation_cursor = Cursor(media.sequence)
         self.runs = RunTracker(media.sequence)
-        self.staged_ahead = 0
+        self.ahead: set[int] = set()  # given by the relocation cursor, not sent to anyone since
         self.pre_relocation_mode = self.relocating = self.relocation_finished = False
         self.marks: dict[int, int] = {}  # block -> trigger
         self.purged: set[int] = set()
@@ -225,6 +225,7 @@ class MediaAgent:
         self.cache.pins[part.block] -= 1
         assert part.block in self.cache, f"block {part.block} was pinned and is gone"
         self.cache.served[part.block] = True
+        self.ahead.discard(part.block)
         self._purge_if_due(part.block)
         self.vm_parts -= part.reader == OF_VM
         part.received()
@@ -258,7 +259,7 @@ class MediaAgent:
                 cause, block, cursor = self._next_to_stage()
             elif self.relocating:
                 cause, cursor = RELOCATION_STAGING, self.relocation_cursor
-                block = cursor.next_block(self._to_stage)
+                block = self._next_of_relocation()
             else:
                 return
             if block is None:
@@ -277,7 +278,7 @@ class MediaAgent:
         if victims is None:
             cursor = self.first_set if fetch.cause == FIRST_SET else self.relocation_cursor
             cursor.take_back(fetch.position)
-            self.staged_ahead -= len(fetch.blocks) if fetch.cause == PRE_STAGING else 0
+            self.ahead -= set(fetch.blocks)
         else:
             self._start(fetch, victims)
         return True
@@ -299,8 +300,8 @@ class MediaAgent:
         """Rule 6, of cursors: the block and its neighbours in the list, in number and on the medium."""
         size, address = self.plan.block_bytes, self.media.address
         most = min(self.plan.stage_fetch_bytes // size, self.cache.slots_for_stagers)
-        if cause == PRE_STAGING:
-            most = min(most, self.plan.pre_relocation_limit // size - self.staged_ahead)
+        if cause != FIRST_SET:
+            most = min(most, self._most_ahead - len(self.ahead))
         position = cursor.position - 1
         blocks = [block]
         cursor.extend(
@@ -312,8 +313,8 @@ class MediaAgent:
             ),
             most,
         )
-        if cause == PRE_STAGING:
-            self.staged_ahead += len(blocks)
+        if cause != FIRST_SET:
+            self.ahead |= set(blocks)
         return Fetch(blocks, cause, LAST_NUMBER, position)
 
     def _next_to_stage(self) -> tuple[int, int | None, Cursor]:
@@ -324,15 +325,20 @@ class MediaAgent:
         if block is not None:
             return FIRST_SET, block, self.first_set
         cause = RELOCATION_STAGING if self.relocating else PRE_STAGING
-        may = self.plan.priorities != "as_claimed" if self.relocating else self._may_stage_ahead()
+        may = self.plan.priorities != "as_claimed" if self.relocating else self.pre_relocation_mode
         if may:
-            block = self.relocation_cursor.next_block(self._to_stage)
+            block = self._next_of_relocation()
         return cause, block, self.relocation_cursor
 
-    def _may_stage_ahead(self) -> bool:
-        """Rule 6.4: pre-relocation mode is on, and has not brought as much as it may."""
-        most = self.plan.pre_relocation_limit // self.plan.block_bytes
-        return self.pre_relocation_mode and not self.relocating and self.staged_ahead < most
+    def _next_of_relocation(self) -> int | None:
+        """Rule 6, of cursors: nothing while too much of what it gave was not sent to anyone."""
+        if len(self.ahead) >= self._most_ahead:
+            return None
+        return self.relocation_cursor.next_block(self._to_stage)
+
+    @property
+    def _most_ahead(self) -> int:
+        return self.plan.stage_ahead_limit // self.plan.block_bytes
 
     def _to_stage(self, block: int) -> bool:
         """Rule 6: what a cursor does not pass over."""
@@ -348,6 +354,7 @@ class MediaAgent:
         """Rules 5 and 6: take the slots and a channel."""
         for victim in victims:
             served = self.cache.served.pop(victim)
+            self.ahead.discard(victim)
             self.marks.pop(victim, None)
             self.agenda.note("evict", victim, 1, detail=0 if served else 1)
         self.cache.reserve(fetch.blocks)

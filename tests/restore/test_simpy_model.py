@@ -54,7 +54,10 @@ def run(
     plan = RestorePlan(
         disk_bytes=disk_bytes,
         block_bytes=BLOCK,
-        **({"cache_bytes": 64 * BLOCK, "stage_fetch_bytes": BLOCK} | settings),
+        **(
+            {"cache_bytes": 64 * BLOCK, "stage_fetch_bytes": BLOCK, "stage_ahead_bytes": 64 * BLOCK}
+            | settings
+        ),
     )
     hardware = Hardware(
         "example",

@@ -175,6 +175,7 @@ BLOCK = _record(
     marked="i1",
     trigger="i1",
     purge_due="i1",
+    ahead="i1",  # counted in `staged_ahead`
     purged="i1",
     relocated="i1",
     touched="i1",  # some unit of the block is not untouched
@@ -228,7 +229,7 @@ SIM = _record(
     stage_fetch_blocks="i8",
     fetch_blocks="i8",
     expiry_ns="i8",
-    pre_relocation_blocks="i8",
+    stage_ahead_blocks="i8",
     warning_ns="i8",
     positioning_ns="i8",
     bandwidth="i8",
@@ -278,7 +279,7 @@ SIM = _record(
     relocation_cursor="i8",
     staging_fetches="i8",
     pre_relocation="i8",
-    staged_ahead="i8",  # blocks, in pre-relocation mode
+    staged_ahead="i8",  # blocks that the relocation cursor gave and nobody was sent yet
     # relocation
     launched_ns="i8",
     demand="60i8",  # bytes asked for by the virtual machine, by the time between two checks
@@ -523,6 +524,13 @@ def touch(w, block):
 
 
 @compiled
+def is_no_longer_ahead(w, block):
+    """Let the relocation cursor go on by a block: this one was sent to somebody, or is gone."""
+    w.sim[0].staged_ahead -= w.blocks[block].ahead
+    w.blocks[block].ahead = 0
+
+
+@compiled
 def leave_cache(w, block):
     """Free the slot of an unpinned block."""
     b = w.blocks[block]
@@ -530,6 +538,7 @@ def leave_cache(w, block):
     unlink(w, block)
     b.place = ABSENT
     b.marked = 0
+    is_no_longer_ahead(w, block)
     w.sim[0].used -= 1
 
 
@@ -729,6 +738,8 @@ def next_of_first_set(w):
 def next_of_relocation(w):
     """Return the next block of the relocation sequence, or NONE; the cursor moves behind it."""
     s = w.sim[0]
+    if s.staged_ahead >= s.stage_ahead_blocks:
+        return NONE
     while s.relocation_cursor < len(w.sequence):
         block = w.sequence[s.relocation_cursor]
         s.relocation_cursor += 1
@@ -746,13 +757,14 @@ def next_to_stage(w):
     block = next_of_first_set(w)
     if block != NONE:
         return block, CAUSE_FIRST_SET
+    cause = CAUSE_PRE_RELOCATION
+    may_give = s.pre_relocation == 1
     if s.relocating:
-        if s.priorities == PRIORITIES_AS_CLAIMED:
-            return NONE, CAUSE_RELOCATION_STAGING
-        return next_of_relocation(w), CAUSE_RELOCATION_STAGING
-    if s.pre_relocation and s.staged_ahead < s.pre_relocation_blocks:
+        cause = CAUSE_RELOCATION_STAGING
+        may_give = s.priorities != PRIORITIES_AS_CLAIMED
+    if may_give:
         block = next_of_relocation(w)
-    return block, CAUSE_PRE_RELOCATION
+    return block, cause
 
 
 @compiled
@@ -760,8 +772,8 @@ def take_neighbours(w, block, cause):
     """Let the cursor that gave a block give its neighbours too; return how many blocks that makes."""
     s = w.sim[0]
     most = min(s.stage_fetch_blocks, stager_slots(w))
-    if cause == CAUSE_PRE_RELOCATION:
-        most = min(most, s.pre_relocation_blocks - s.staged_ahead)
+    if cause != CAUSE_FIRST_SET:
+        most = min(most, s.stage_ahead_blocks - s.staged_ahead)
     count = 1
     while count < most:
         following = block + count
@@ -776,7 +788,9 @@ def take_neighbours(w, block, cause):
         else:
             s.relocation_cursor += 1
         count += 1
-    if cause == CAUSE_PRE_RELOCATION:
+    if cause != CAUSE_FIRST_SET:
+        for ahead in range(block, block + count):
+            w.blocks[ahead].ahead = 1
         s.staged_ahead += count
     return count
 
@@ -805,12 +819,11 @@ def take_back(w, fetch):
     pop_queue(w)
     for block in range(f.block, f.block + f.count):
         w.blocks[block].place = ABSENT
+        is_no_longer_ahead(w, block)
     if f.cause == CAUSE_FIRST_SET:
         s.first_set_cursor = min(s.first_set_cursor, f.position)
     else:
         s.relocation_cursor = min(s.relocation_cursor, np.int64(w.blocks[f.block].position))
-    if f.cause == CAUSE_PRE_RELOCATION:
-        s.staged_ahead -= f.count
     release_fetch(w, fetch)
 
 
@@ -936,6 +949,7 @@ def complete_transmission(w, part):
     b = w.blocks[block]
     b.pins -= 1
     b.served = 1
+    is_no_longer_ahead(w, block)
     count_evictable(w, block, ONE)
     make_purge_due(w, block)
     if not is_vm:

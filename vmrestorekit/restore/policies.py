@@ -524,7 +524,8 @@ def find_next_uses(accesses, next_use, seen):
 def replay_lru(accesses, slot_of, slots):
     """Return the hits of LRU alone, the same as `replay` and several times as fast.
 
-    Its order is kept by slot and not by block, so that it stays in the processor's cache.
+    Its order is kept by slot and not by block, so that it stays in the processor's cache; and indices are
+    unsigned, since numba looks at the sign of others each time.
 
     Parameters
     ----------
@@ -532,38 +533,37 @@ def replay_lru(accesses, slot_of, slots):
     slot_of : ndarray of int32, one a block
         -1 at first.
     slots : ndarray of int32, shape (capacity + 1, 3)
-        Older slot, newer slot, block; the last slot closes the circle. Contents do not matter.
+        Older slot, newer slot, block; the last slot is older than all. Contents do not matter.
     """
     capacity = len(slots) - 1
-    end = np.int32(capacity)
-    slots[end, 0] = end
-    slots[end, 1] = end
-    used = np.int32(0)
+    before_oldest = np.uint64(capacity)
+    newest = before_oldest
+    used = ZERO
     hits = ZERO
     for i in range(len(accesses)):
-        block = accesses[i]
-        slot = slot_of[block]
-        if slot >= 0:
+        block = np.uint64(accesses[i])
+        found = slot_of[block]
+        if found >= 0:
             hits += 1
+            slot = np.uint64(found)
         else:
             if used < capacity:
-                slot = used
-                used += np.int32(1)
-                slots[slot, 0] = slot
+                slot = np.uint64(used)
+                used += 1
+                slots[slot, 0] = slot  # its own neighbour, so that it can be taken out like others
                 slots[slot, 1] = slot
             else:
-                slot = slots[end, 1]
-                slot_of[slots[slot, 2]] = -1
+                slot = np.uint64(slots[before_oldest, 1])
+                slot_of[np.uint64(slots[slot, 2])] = -1
             slots[slot, 2] = block
             slot_of[block] = slot
-        older, newer = slots[slot, 0], slots[slot, 1]
-        slots[older, 1] = newer
-        slots[newer, 0] = older
-        newest = slots[end, 0]
-        slots[slot, 0] = newest
-        slots[slot, 1] = end
-        slots[newest, 1] = slot
-        slots[end, 0] = slot
+        if slot != newest:
+            older, newer = slots[slot, 0], slots[slot, 1]
+            slots[np.uint64(older), 1] = newer
+            slots[np.uint64(newer), 0] = older
+            slots[slot, 0] = newest
+            slots[newest, 1] = slot
+            newest = slot
     return hits
 
 

@@ -287,7 +287,7 @@ def _set_up(sim: npt.NDArray[Any], plan: RestorePlan, hardware: Hardware, mode: 
         "head_start_ns": plan.launch.head_start_ns,
         **_relocation_start(plan.relocation_start, device),
         "pre_relocation_delay_ns": plan.pre_relocation_delay_ns,
-        "pre_relocation_blocks": plan.pre_relocation_limit // block_bytes,
+        "stage_ahead_blocks": plan.stage_ahead_limit // block_bytes,
         "purge_by_run": plan.purge.by_run,
         "run_length": plan.purge.run_length,
         "purge_by_indication": plan.purge.by_indication,
