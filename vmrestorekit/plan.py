@@ -141,7 +141,7 @@ class RelocationStart:
 
 @dataclasses.dataclass(frozen=True)
 class PurgeRule:
-    """What makes the media agent drop relocated blocks from the read cache (operation O16).
+    """What makes the media agent drop blocks from the read cache that the relocation has read (O16).
 
     Attributes
     ----------

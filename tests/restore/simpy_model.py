@@ -306,6 +306,8 @@ class Coordinator:
     def set_up(self) -> None:
         """Rule 7: what happens at 0."""
         note, mode = self.agenda.note, self.plan.mode
+        if mode == "live_mount":
+            note("select_vm")
         note("export_file_system")
         note("mount_file_system")
         if mode != "live_mount":

@@ -118,6 +118,8 @@ class _Book:
 
 
 def _boot(book: _Book, plan: RestorePlan) -> None:
+    if plan.mode == "live_mount":
+        book.add("select_vm")
     book.add("export_file_system")
     book.add("mount_file_system")
     if plan.mode != "live_mount":

@@ -272,7 +272,7 @@ def test_bad_arguments(restore):
         ValueError, match=f"start: expected an event from -1 to {len(restore) - 1}, got 100000"
     ):
         Stepper(restore, start=100_000)
-    with pytest.raises(ValueError, match=r"kind: expected one of 'export_file_system', .*, got 'reboot'"):
+    with pytest.raises(ValueError, match=r"kind: expected one of 'select_vm', .*, got 'reboot'"):
         Stepper(restore).jump("reboot")
     with pytest.raises(ValueError, match=r"go_to: expected either index or time_ns"):
         Stepper(restore).go_to()

@@ -1,8 +1,8 @@
 """The forms in which a data agent may indicate a virtual machine's profile to the media agent (operation O3).
 
-Each form says which blocks to pre-stage, given the disks before the boot; `first_set` of several forms is what
-the first names, then what the second adds, and so on. A predictor (`vmrestorekit.make_plan`) is the media
-agent's own answer to a profile that it knows by name.
+Each form says which blocks to pre-stage, given the disks before the boot; `first_set` of several forms is
+what the first names, then what the second adds, and so on. A predictor (`vmrestorekit.make_plan`) is the
+media agent's own answer to a profile that it knows by name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 BlockArray = npt.NDArray[np.int32]
 
-# what an application reads when it starts: its program, libraries and settings, then its data (Debian's paths)
+# what an application reads when it starts: program, libraries and settings, then its data (Debian's paths)
 APPLICATIONS: Mapping[str, tuple[str, ...]] = {
     "nginx": ("/usr/sbin/nginx", "/usr/lib/nginx/*", "/etc/nginx/*", "/var/www/*"),
     "postgresql": ("/usr/lib/postgresql/*", "/etc/postgresql/*", "/var/lib/postgresql/*"),

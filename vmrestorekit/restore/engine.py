@@ -16,6 +16,7 @@ from numba import njit
 # numpy integers: numba would compile each function anew for every Python integer constant it is given
 
 KIND_NAMES = (
+    "select_vm",
     "export_file_system",
     "mount_file_system",
     "set_up_data_flow",
@@ -59,6 +60,7 @@ KIND_NAMES = (
     "applied",
 )
 (
+    SELECT_VM,
     EXPORT_FILE_SYSTEM,
     MOUNT_FILE_SYSTEM,
     SET_UP_DATA_FLOW,
@@ -1245,6 +1247,8 @@ def begin(w):
     if s.mode == MODE_LOCAL:
         make_launch_due(w)
         return
+    if s.mode == MODE_LIVE_MOUNT:
+        announce(w, SELECT_VM, ZERO)
     announce(w, EXPORT_FILE_SYSTEM, ZERO)
     announce(w, MOUNT_FILE_SYSTEM, ZERO)
     if s.mode != MODE_LIVE_MOUNT:

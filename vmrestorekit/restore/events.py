@@ -9,7 +9,7 @@ import polars as pl
 
 __all__ = ["ACTORS", "CAUSES", "EVENTS_SCHEMA", "KINDS", "KIND_MEANING", "PURGE_TRIGGERS", "READERS"]
 
-ACTORS = ("data_agent", "media_agent", "vm_host", "vm", "relocation", "storage_manager")
+ACTORS = ("data_agent", "media_agent", "vm_host", "vm", "relocation", "storage_manager", "file_manager")
 
 # what a fetch from the backup copy was for
 CAUSES = ("vm_read", "relocation_read", "first_set", "pre_relocation", "relocation_staging")
@@ -22,6 +22,7 @@ PURGE_TRIGGERS = ("run", "indication")
 # kind -> (actor, what block and count say, what request says, what detail says)
 KIND_MEANING = {
     # coordination
+    "select_vm": ("file_manager", "", "", ""),
     "export_file_system": ("data_agent", "", "", ""),
     "mount_file_system": ("vm_host", "", "", ""),
     "set_up_data_flow": ("vm_host", "", "", ""),

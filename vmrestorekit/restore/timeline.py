@@ -38,7 +38,7 @@ IN_CACHE = 4  # in the read cache
 SERVED = 8  # was sent from the read cache at least once
 WRITTEN = 16  # the virtual machine wrote to it, and the write cache holds what it wrote
 RELOCATED = 32  # on the destination
-PURGED = 64  # was purged from the read cache after it was relocated
+PURGED = 64  # was purged from the read cache, because the relocation had read it
 
 _SNAPSHOT_EVERY = 16_384
 

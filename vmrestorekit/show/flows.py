@@ -64,6 +64,7 @@ _FLOWS = {
     "indicate_relocation_completed": _message("data_agent media_agent", "agent_media", "completed"),
     "empty_read_cache": _data("media_agent read_cache"),
     "de_associate": _data("media_agent backup"),
+    "select_vm": _message("storage_manager data_agent", "manager_agent", "selection"),
     "warn_of_expiry": _message("storage_manager data_agent", "manager_agent", "expires soon"),
     "expire": _message("storage_manager data_agent vm_host", "manager_agent agent_host", "expired"),
     "power_down": _message("vm_host vm", "host_vm", "power down"),

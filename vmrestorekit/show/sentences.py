@@ -28,6 +28,7 @@ KIND_NAMES = {
     "empty_read_cache": "read cache emptied",
     "de_associate": "backup copy de-associated",
     "warn_of_expiry": "warning of expiry",
+    "select_vm": "VM selected",
     "expire": "live mount expires",
     "power_down": "VM powered down",
     "vm_read": "VM reads",
@@ -107,6 +108,7 @@ _SENTENCES = {
     "indicate_relocation_completed": "The data agent indicates that the relocation is completed. (O17)",
     "empty_read_cache": "The media agent empties the read cache of {count:,} blocks and stops staging. (O19)",
     "de_associate": "The backup copy is no longer tied to the VM, and is untouched. (O20)",
+    "select_vm": "In the file manager the user selects a backed-up VM; the data agent is told. (O22)",
     "warn_of_expiry": "The storage manager warns: the live mount expires in {duration}. (O25)",
     "expire": (
         "The live mount expires; {detail:,} requests are cut off, and what the VM wrote is discarded. (O26)"
