@@ -91,6 +91,8 @@ def test_blocks_are_numbered_disk_after_disk() -> None:
             {"mode": "live_mount", "expiry_ns": 4 * 10**9},
             "expiry_ns: expected a time after the launch at 4000000000 ns, got 4000000000 ns",
         ),
+        ({"cache_bytes": "big"}, "cache_bytes: expected a whole number, got 'big'"),
+        ({"mode": "live_mount", "expiry_ns": 5.5e9}, "expiry_ns: expected a whole number, got 5500000000.0"),
         ({"relocation_depth": 0}, "relocation_depth: expected at least 1, got 0"),
         ({"stage_depth": 0}, "stage_depth: expected at least 1, got 0"),
         ({"fetch_bytes": 1}, "fetch_bytes: expected at least 65536, got 1"),
@@ -105,6 +107,12 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(changes: dict[str, Any], m
 def test_rules_out_of_range_are_refused() -> None:
     with pytest.raises(PlanError, match=r"launch share: expected a number from 0 to 1, got 1\.5"):
         LaunchRule("share", 1.5)
+    with pytest.raises(PlanError, match=r"launch head_start_ns: expected a whole number, got 4\.5"):
+        LaunchRule(head_start_ns=4.5)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="relocation start load_share: expected a number above 0 to 1, got 0"):
+        RelocationStart("load", load_share=0)
+    with pytest.raises(PlanError, match="time_of_day: expected a time of day as \"HH:MM\", got '6 pm'"):
+        RelocationStart("time_of_day", time_of_day="6 pm")
     with pytest.raises(PlanError, match="purge run_length: expected at least 2, got 1"):
         PurgeRule(run_length=1)
     with pytest.raises(PlanError, match="relocation start delay_ns: expected at least 0, got -1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,17 +224,25 @@ def _simulated(
     plan = make_plan(
         predictor_by_name(predictor, chosen, recorded),
         chosen,
-        launch=LaunchRule(head_start_ns=round(head_start * 1e9)),
-        relocation_start=RelocationStart(delay_ns=round(relocation_delay * 1e9)),
+        launch=LaunchRule(head_start_ns=_nanoseconds("--head-start", head_start)),
+        relocation_start=RelocationStart(delay_ns=_nanoseconds("--relocation-delay", relocation_delay)),
         cache_bytes=cache_mib << 20,
     )
-    expiry_ns = None if expiry is None else round(expiry * 1e9)
+    expiry_ns = None if expiry is None else _nanoseconds("--expiry", expiry)
+    if expiry_ns is not None and "live_mount" not in modes:
+        raise ValueError(f"--expiry: only a live mount expires, but the mode is {modes[0]}")
     return {
         mode: simulate(
             chosen, plan.with_mode(mode, expiry_ns=expiry_ns if mode == "live_mount" else None), hardware
         )
         for mode in modes
     }
+
+
+def _nanoseconds(option: str, seconds: float) -> int:
+    if not math.isfinite(seconds):
+        raise ValueError(f"{option}: expected a number of seconds, got {seconds}")
+    return round(seconds * 1e9)
 
 
 def _print_runs(runs: dict[str, Timeline], as_json: bool) -> None:

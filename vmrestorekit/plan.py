@@ -53,8 +53,18 @@ def _expect_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _expect_at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise PlanError(f"{name}: expected a whole number, got {value!r}")
     if value < least:
         raise PlanError(f"{name}: expected at least {least}, got {value}")
+
+
+def _expect_share(name: str, value: float, *, above_zero: bool = False) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1 or (above_zero and value == 0):
+        raise PlanError(
+            f"{name}: expected a number {'above' if above_zero else 'from'} 0 to 1, got {value!r}"
+        )
 
 
 def _minutes(name: str, clock: str) -> int:
@@ -86,8 +96,7 @@ class LaunchRule:
 
     def __post_init__(self) -> None:
         _expect_one_of("launch rule", self.rule, ("share", "head_start", "immediately"))
-        if not 0 <= self.share <= 1:
-            raise PlanError(f"launch share: expected a number from 0 to 1, got {self.share}")
+        _expect_share("launch share", self.share)
         _expect_at_least("launch head_start_ns", self.head_start_ns, 0)
 
 
@@ -123,10 +132,7 @@ class RelocationStart:
         _expect_at_least("relocation start delay_ns", self.delay_ns, 0)
         _expect_at_least("relocation start check_ns", self.check_ns, 1)
         _expect_at_least("relocation start deadline_ns", self.deadline_ns, 0)
-        if not 0 < self.load_share <= 1:
-            raise PlanError(
-                f"relocation start load_share: expected above 0 and at most 1, got {self.load_share}"
-            )
+        _expect_share("relocation start load_share", self.load_share, above_zero=True)
         _minutes("relocation start time_of_day", self.time_of_day)
         _minutes("relocation start wall_clock", self.wall_clock)
 
@@ -349,6 +355,8 @@ def _check_sizes(plan: RestorePlan) -> None:
     if not plan.disk_bytes or min(plan.disk_bytes) <= 0:
         raise PlanError(f"disk_bytes: expected at least one disk of positive size, got {plan.disk_bytes}")
     size = plan.block_bytes
+    _expect_at_least("block_bytes", size, 1)
+    _expect_at_least("cache_bytes", plan.cache_bytes, 1)
     if size < 4096 or size > 4 * MIB or size & (size - 1):
         raise PlanError(f"block_bytes: expected a power of two from 4096 to {4 * MIB}, got {size}")
     if plan.cache_bytes < size:

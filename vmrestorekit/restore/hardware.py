@@ -19,6 +19,8 @@ class HardwareError(ValueError):
 def _expect_at_least(what: str, part: object, least: dict[str, int]) -> None:
     for name, bound in least.items():
         value = getattr(part, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise HardwareError(f"{what}: expected {name} as a whole number, got {value!r}")
         if value < bound:
             raise HardwareError(f"{what}: expected {name} of at least {bound}, got {value}")
 
