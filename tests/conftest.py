@@ -10,6 +10,7 @@ from tiny_boots import tiny_manifest, tiny_trace
 
 from vmrestorekit.traces.corpus import Boot, Corpus, load_corpus
 
+
 @pytest.fixture
 def tiny_boot() -> Boot:
     return Boot.from_parts(tiny_trace(), [tiny_manifest()])
