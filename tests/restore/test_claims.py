@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from small_restores import by_block, cached_before, fetched_though_there, purged_outside_runs, row_of, rows_of
 
 from vmrestorekit.plan import PurgeRule, RelocationStart, RestorePlan
 from vmrestorekit.predict.planning import make_plan
@@ -44,20 +45,6 @@ def plan(packaged_corpus: Corpus, boot: Boot) -> RestorePlan:
 @pytest.fixture(scope="module")
 def restore(boot: Boot, plan: RestorePlan) -> Timeline:
     return simulate(boot, plan, ONE_DRIVE)
-
-
-def rows_of(timeline: Timeline, *kinds: str) -> pl.DataFrame:
-    return timeline.events.with_row_index("row").filter(pl.col("kind").is_in(list(kinds)))
-
-
-def row_of(timeline: Timeline, kind: str) -> int:
-    return int(rows_of(timeline, kind)["row"][0])
-
-
-def by_block(events: pl.DataFrame) -> pl.DataFrame:
-    """One row for each block of the events' ranges."""
-    blocks = pl.int_ranges("block", pl.col("block") + pl.col("count"))
-    return events.with_columns(blocks.alias("block")).explode("block")
 
 
 def demand_intervals(timeline: Timeline) -> pl.DataFrame:
@@ -106,11 +93,13 @@ def test_claim_1_while_both_run_staging_waits_in_the_queue_of_demand(boot: Boot,
 def test_claim_2_a_missing_block_is_copied_to_the_read_cache_and_then_sent_from_it(restore: Timeline) -> None:
     staged = by_block(rows_of(restore, "staged"))
     served = rows_of(restore, "serve")
-    for miss in rows_of(restore, "cache_miss").iter_rows(named=True):
+    # also one that is on its way for another reader: it is not fetched again
+    assert not fetched_though_there(restore)
+    for miss in rows_of(restore, "cache_miss", "cache_wait").iter_rows(named=True):
         after = pl.col("row") > miss["row"]
-        this = (pl.col("block") == miss["block"]) & (pl.col("request") == miss["request"])
-        copied = staged.filter(after & this)["row"][0]
-        sent = served.filter(after & this)["row"][0]
+        block, reader = pl.col("block") == miss["block"], pl.col("request") == miss["request"]
+        copied = staged.filter(after & block)["row"][0]
+        sent = served.filter(after & block & reader)["row"][0]
         assert miss["row"] < copied < sent
 
 
@@ -138,6 +127,17 @@ def test_claim_3_relocated_blocks_are_purged_once_they_were_served(
     assert stay.select("block", "row").unique().height == len(purged)
 
 
+@pytest.mark.parametrize("run_length", [2, 16])
+def test_claim_3_what_is_purged_belongs_to_a_series_of_reads_along_the_sequence(
+    boot: Boot, plan: RestorePlan, run_length: int
+) -> None:
+    """The machine reads with gaps and in between; every purge has to have a series of its own."""
+    rule = PurgeRule(by_run=True, run_length=run_length)
+    timeline = simulate(boot, plan.replace(purge=rule), ONE_DRIVE)
+    assert len(rows_of(timeline, "purge")) > 1000
+    assert not purged_outside_runs(timeline)
+
+
 def test_claim_3_without_a_purge_rule_nothing_is_purged(boot: Boot, plan: RestorePlan) -> None:
     rule = PurgeRule(by_run=False, by_indication=False)
     timeline = simulate(boot, plan.replace(purge=rule), ONE_DRIVE)
@@ -157,6 +157,8 @@ def test_claim_4_afterwards_the_backup_lets_go_and_the_machine_runs_on_the_desti
     )
     rows = [row_of(restore, kind) for kind in order]
     assert rows == sorted(rows)
+    emptied = row_of(restore, "empty_read_cache")
+    assert restore.events["count"][emptied] == len(cached_before(restore, emptied))
     assert rows_of(restore, "use_destination")["actor"].to_list() == ["media_agent"]
     after = restore.events[rows[-1] + 1 :]
     reads = after.filter(pl.col("kind") == "vm_read")
@@ -165,6 +167,16 @@ def test_claim_4_afterwards_the_backup_lets_go_and_the_machine_runs_on_the_desti
     assert after.filter(pl.col("kind").is_in(media)).is_empty()
     done = after.filter(pl.col("kind") == "vm_done").join(reads, on="request", how="semi")
     assert len(done) == len(reads)
+    # whatever the backup copy stored, or the machine wrote there, comes from the destination
+    stored = (
+        by_block(reads)
+        .group_by("request")
+        .agg(pl.col("block").is_in(np.flatnonzero(restore.stored).tolist()).all().alias("whole"))
+    )
+    whole = reads.join(stored.filter("whole"), on="request")
+    came = rows_of(restore, "read_destination").select("request", bytes="detail")
+    assert len(whole) > 100
+    assert (whole.join(came, on="request", how="left")["bytes"] == whole["detail"]).all()
 
 
 def test_claim_5_the_first_set_is_determined_before_launch_and_the_boot_is_served_from_it(
@@ -172,10 +184,11 @@ def test_claim_5_the_first_set_is_determined_before_launch_and_the_boot_is_serve
 ) -> None:
     launch = row_of(restore, "launch_vm")
     assert row_of(restore, "indicate_vm_profile") < row_of(restore, "determine_first_set") < launch
-    staged = rows_of(restore, "staged").filter(
+    staged = by_block(rows_of(restore, "staged")).filter(
         pl.col("row") < launch, pl.col("detail") == CAUSES.index("first_set")
     )
     assert staged["block"].to_list() == plan.first_set[: len(staged)].tolist()
+    assert restore.events["detail"][launch] == len(staged) > 0
     hits = rows_of(restore, "cache_hit").filter(pl.col("row") > launch)
     from_first_set = hits.filter(pl.col("block").is_in(staged["block"].implode()))
     assert len(from_first_set) > 200
