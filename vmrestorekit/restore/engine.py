@@ -245,6 +245,7 @@ SIM = _record(
     write_cache_bandwidth="i8",
     # clock and buffers
     now="i8",
+    begun="i8",
     due="i8",
     dispatch_due="i8",
     events="i8",
@@ -334,13 +335,12 @@ def transfer_ns(size, bandwidth):
 
 
 @compiled
-def note(w, kind, block, count, request, detail):
+def note(s, events, kind, block, count, request, detail):
     """Append an event at the current instant."""
-    s = w.sim[0]
-    if s.events == len(w.events):
+    if s.events == len(events):
         s.events_lost += 1
         return
-    event = w.events[s.events]
+    event = events[s.events]
     event.time = s.now
     event.kind = kind
     event.block = block
@@ -351,15 +351,15 @@ def note(w, kind, block, count, request, detail):
 
 
 @compiled
-def announce(w, kind, detail):
+def announce(s, events, kind, detail):
     """Append an event that is about no block and no request."""
-    note(w, kind, NONE, ZERO, NONE, detail)
+    note(s, events, kind, NONE, ZERO, NONE, detail)
 
 
 @compiled
-def announce_count(w, kind, count):
+def announce_count(s, events, kind, count):
     """Append an event that is about so many blocks, whichever they are."""
-    note(w, kind, NONE, count, NONE, ZERO)
+    note(s, events, kind, NONE, count, NONE, ZERO)
 
 
 @compiled
@@ -379,10 +379,9 @@ def copy_due(target, source):
 
 
 @compiled
-def make_due(w, time, due_class, number, block, what, ref, start):
+def make_due(s, due, time, due_class, number, block, what, ref, start):
     """Put something on the heap of what is due; its last row but one is scratch."""
-    s = w.sim[0]
-    new = w.due[len(w.due) - 1]
+    new = due[len(due) - 1]
     new.time = time
     new.key = (((due_class << 31) | number) << 29) | (block + 1)
     new.start = start
@@ -392,23 +391,23 @@ def make_due(w, time, due_class, number, block, what, ref, start):
     s.due += 1
     while at > 0:
         parent = (at - 1) >> 1
-        if not is_before(new, w.due[parent]):
+        if not is_before(new, due[parent]):
             break
-        copy_due(w.due[at], w.due[parent])
+        copy_due(due[at], due[parent])
         at = parent
-    copy_due(w.due[at], new)
+    copy_due(due[at], new)
 
 
 @compiled
-def make_mode_due(w, time, mode):
+def make_mode_due(s, due, time, mode):
     """Let a mode change at that time."""
-    make_due(w, time, DUE_MODE, mode, NONE, ZERO, ZERO, time)
+    make_due(s, due, time, DUE_MODE, mode, NONE, ZERO, ZERO, time)
 
 
 @compiled
-def make_issue_due(w, time, number, slot):
+def make_issue_due(s, due, time, number, slot):
     """Let a request be issued at that time."""
-    make_due(w, time, DUE_ISSUE, number, NONE, ZERO, slot, time)
+    make_due(s, due, time, DUE_ISSUE, number, NONE, ZERO, slot, time)
 
 
 @compiled
@@ -436,21 +435,19 @@ def take_due(w):
 
 
 @compiled
-def use_destination_volume(w, size, number, what, ref):
+def use_destination_volume(s, due, size, number, what, ref):
     """Hand an operation to the destination, first come first served."""
-    s = w.sim[0]
     start = max(s.now, s.destination_free_at)
     s.destination_free_at = start + s.destination_latency_ns + transfer_ns(size, s.destination_bandwidth)
-    make_due(w, s.destination_free_at, DUE_DESTINATION, number, NONE, what, ref, start)
+    make_due(s, due, s.destination_free_at, DUE_DESTINATION, number, NONE, what, ref, start)
 
 
 @compiled
-def use_write_cache(w, size, number, what, ref):
+def use_write_cache(s, due, size, number, what, ref):
     """Hand an operation to the write cache, first come first served."""
-    s = w.sim[0]
     start = max(s.now, s.write_cache_free_at)
     s.write_cache_free_at = start + s.write_cache_latency_ns + transfer_ns(size, s.write_cache_bandwidth)
-    make_due(w, s.write_cache_free_at, DUE_WRITE_CACHE, number, NONE, what, ref, start)
+    make_due(s, due, s.write_cache_free_at, DUE_WRITE_CACHE, number, NONE, what, ref, start)
 
 
 @compiled
@@ -461,7 +458,7 @@ def transmit(w, part):
     start = max(s.now, s.link_free_at)
     s.link_free_at = start + transfer_ns(p.bytes, s.link_bandwidth)
     arrival = s.link_free_at + s.link_latency_ns
-    make_due(w, arrival, DUE_TRANSMISSION, p.number, p.block, ZERO, part, start)
+    make_due(s, w.due, arrival, DUE_TRANSMISSION, p.number, p.block, ZERO, part, start)
 
 
 # --- the read cache (section 5) -------------------------------------------------------------------------
@@ -550,14 +547,13 @@ def evict_first(w, only_served):
     block = w.sim[0].oldest
     while w.blocks[block].pins > 0 or (only_served and not w.blocks[block].served):
         block = w.blocks[block].newer
-    note(w, EVICT, block, ONE, NONE, 1 - w.blocks[block].served)
+    note(w.sim[0], w.events, EVICT, block, ONE, NONE, 1 - w.blocks[block].served)
     leave_cache(w, block)
 
 
 @compiled
-def stager_slots(w):
+def stager_slots(s):
     """Return how many slots a stager could have now."""
-    s = w.sim[0]
     return s.slots - s.used + s.evictable_served
 
 
@@ -586,9 +582,9 @@ def take_demand_slots(w, count):
 
 
 @compiled
-def counts_as_queued(w, cause):
+def counts_as_queued(s, cause):
     """Tell whether a fetch is staging that goes through the queue of demand."""
-    if w.sim[0].priorities == PRIORITIES_EQUAL:
+    if s.priorities == PRIORITIES_EQUAL:
         return cause >= CAUSE_FIRST_SET
     return cause == CAUSE_RELOCATION_STAGING
 
@@ -610,7 +606,7 @@ def new_fetch(w, block, count, number, cause):
         w.blocks[b].place = QUEUED
         w.blocks[b].fetch = fetch
     f.position = s.first_set_cursor - count
-    s.staging_fetches += counts_as_queued(w, cause)
+    s.staging_fetches += counts_as_queued(s, cause)
     return fetch
 
 
@@ -618,7 +614,7 @@ def new_fetch(w, block, count, number, cause):
 def release_fetch(w, fetch):
     """Give a fetch record back."""
     s = w.sim[0]
-    s.staging_fetches -= counts_as_queued(w, w.fetches[fetch].cause)
+    s.staging_fetches -= counts_as_queued(s, w.fetches[fetch].cause)
     w.fetches[fetch].next = s.free_fetch
     s.free_fetch = fetch
 
@@ -682,8 +678,8 @@ def start_fetch(w, fetch):
     for b in range(f.block, f.block + f.count):
         w.blocks[b].place = IN_FLIGHT
     number = STAGING_NUMBER if f.number == NONE else f.number
-    note(w, FETCH, f.block, f.count, f.number, f.cause)
-    make_due(w, s.now + cost, DUE_FETCH, number, f.block, ZERO, fetch, s.now)
+    note(s, w.events, FETCH, f.block, f.count, f.number, f.cause)
+    make_due(s, w.due, s.now + cost, DUE_FETCH, number, f.block, ZERO, fetch, s.now)
 
 
 @compiled
@@ -694,7 +690,7 @@ def complete_fetch(w, fetch):
     w.channels[f.channel].busy = 0
     s.idle_channels += 1
     s.in_flight -= 1
-    note(w, STAGED, f.block, f.count, f.number, f.cause)
+    note(s, w.events, STAGED, f.block, f.count, f.number, f.cause)
     for block in range(f.block, f.block + f.count):
         enter_cache(w, block)
         b = w.blocks[block]
@@ -773,7 +769,7 @@ def next_to_stage(w):
 def take_neighbours(w, block, cause):
     """Let the cursor that gave a block give its neighbours too; return how many blocks that makes."""
     s = w.sim[0]
-    most = min(s.stage_fetch_blocks, stager_slots(w))
+    most = min(s.stage_fetch_blocks, stager_slots(s))
     if cause != CAUSE_FIRST_SET:
         most = min(most, s.stage_ahead_blocks - s.staged_ahead)
     count = 1
@@ -801,7 +797,7 @@ def take_neighbours(w, block, cause):
 def refill(w):
     """Keep staging in the queue of demand, as far as the priorities want it there."""
     s = w.sim[0]
-    while s.staging_fetches < s.stage_depth and stager_slots(w) > 0:
+    while s.staging_fetches < s.stage_depth and stager_slots(s) > 0:
         if s.priorities == PRIORITIES_EQUAL:
             block, cause = next_to_stage(w)
         elif s.priorities == PRIORITIES_AS_CLAIMED and s.relocating:
@@ -849,7 +845,7 @@ def start_head_of_queue(w):
     if is_demanded(w, fetch):
         if not take_demand_slots(w, f.count):
             return False
-    elif stager_slots(w) >= f.count:
+    elif stager_slots(w.sim[0]) >= f.count:
         take_stager_slots(w, f.count)
     else:
         take_back(w, fetch)
@@ -862,7 +858,7 @@ def start_head_of_queue(w):
 @compiled
 def start_low_priority(w):
     """Give an idle channel one block of a low-priority cursor; False if there is none."""
-    if w.sim[0].priorities == PRIORITIES_EQUAL or stager_slots(w) == 0:
+    if w.sim[0].priorities == PRIORITIES_EQUAL or stager_slots(w.sim[0]) == 0:
         return False
     block, cause = next_to_stage(w)
     if block == NONE:
@@ -912,7 +908,7 @@ def begin_part(w, number, slot, block, size):
     b.pins += 1
     missing = False
     if b.place == PRESENT:
-        note(w, CACHE_HIT, block, ONE, number, reader)
+        note(s, w.events, CACHE_HIT, block, ONE, number, reader)
         touch(w, block)
         transmit(w, part)
     else:
@@ -922,11 +918,11 @@ def begin_part(w, number, slot, block, size):
             w.parts[b.last_waiter].next = part
         b.last_waiter = part
         missing = b.place == ABSENT
-        note(w, CACHE_MISS if missing else CACHE_WAIT, block, ONE, number, reader)
+        note(s, w.events, CACHE_MISS if missing else CACHE_WAIT, block, ONE, number, reader)
         if missing:
             b.place = QUEUED
             if b.purged and reader == READER_VM:
-                note(w, REFETCH_AFTER_PURGE, block, ONE, number, reader)
+                note(s, w.events, REFETCH_AFTER_PURGE, block, ONE, number, reader)
     if s.relocating and s.purge_by_run:
         track(w, np.int64(b.position))
     return missing
@@ -945,7 +941,7 @@ def complete_transmission(w, part):
     p = w.parts[part]
     number, slot, block = p.number, p.slot, p.block
     is_vm = number <= s.rows
-    note(w, SERVE, block, ONE, number, READER_VM if is_vm else READER_RELOCATION)
+    note(s, w.events, SERVE, block, ONE, number, READER_VM if is_vm else READER_RELOCATION)
     p.next = s.free_part
     s.free_part = part
     b = w.blocks[block]
@@ -958,7 +954,7 @@ def complete_transmission(w, part):
         w.relocations[slot].outstanding -= 1
         if w.relocations[slot].outstanding == 0:
             size = w.relocations[slot].count << s.block_shift
-            use_destination_volume(w, size, number, DO_RELOCATION, slot)
+            use_destination_volume(s, w.due, size, number, DO_RELOCATION, slot)
         return
     s.vm_parts -= 1
     complete_operation(w, number)
@@ -1019,10 +1015,10 @@ def route(w, number, start, end, start2, end2):
         from_destination += more_destination
     if from_write_cache > 0:
         r.outstanding += 1
-        use_write_cache(w, from_write_cache, number, DO_VM_READ, from_write_cache)
+        use_write_cache(s, w.due, from_write_cache, number, DO_VM_READ, from_write_cache)
     if from_destination > 0:
         r.outstanding += 1
-        use_destination_volume(w, from_destination, number, DO_VM_READ, from_destination)
+        use_destination_volume(s, w.due, from_destination, number, DO_VM_READ, from_destination)
     first_missing, missing = NONE, ZERO
     for block in range(start >> s.block_shift, ((max(end, end2) - 1) >> s.block_shift) + 1):
         size = source_bytes(w, block, start, end)
@@ -1048,11 +1044,11 @@ def note_request(w, number, kind, detail):
     s = w.sim[0]
     r = w.requests[number]
     if r.length == 0:
-        note(w, kind, NONE, ZERO, number, detail)
+        note(s, w.events, kind, NONE, ZERO, number, detail)
     else:
         first = r.start >> s.block_shift
         count = ((r.start + r.length - 1) >> s.block_shift) - first + 1
-        note(w, kind, first, count, number, detail)
+        note(s, w.events, kind, first, count, number, detail)
 
 
 @compiled
@@ -1090,9 +1086,9 @@ def begin_writing(w, number):
     r.writing = 1
     r.outstanding = 1
     if w.sim[0].pivoted:
-        use_destination_volume(w, r.length, number, DO_VM_WRITE, ZERO)
+        use_destination_volume(w.sim[0], w.due, r.length, number, DO_VM_WRITE, ZERO)
     else:
-        use_write_cache(w, r.length, number, DO_VM_WRITE, ZERO)
+        use_write_cache(w.sim[0], w.due, r.length, number, DO_VM_WRITE, ZERO)
 
 
 @compiled
@@ -1143,7 +1139,7 @@ def issue_request(w, number):
     r.started = 1
     s.issue_order += 1
     if r.op == OP_MARK:
-        announce(w, BOOT_DONE, ZERO)
+        announce(s, w.events, BOOT_DONE, ZERO)
         r.done = 1
         return
     s.unfinished += 1
@@ -1183,7 +1179,7 @@ def complete_request(w, number):
     note_request(w, number, VM_DONE, s.now - r.issued)
     child = r.first_child
     while child != NONE:
-        make_issue_due(w, s.now + w.requests[child].think, child, ZERO)
+        make_issue_due(s, w.due, s.now + w.requests[child].think, child, ZERO)
         child = w.requests[child].next_child
 
 
@@ -1236,10 +1232,10 @@ def make_launch_due(w):
     s = w.sim[0]
     if not s.launch_due:
         s.launch_due = 1
-        make_mode_due(w, s.now, MODE_LAUNCH)
+        make_mode_due(s, w.due, s.now, MODE_LAUNCH)
 
 
-@entry
+@compiled
 def begin(w):
     """Prepare everything at time 0."""
     s = w.sim[0]
@@ -1248,29 +1244,28 @@ def begin(w):
         make_launch_due(w)
         return
     if s.mode == MODE_LIVE_MOUNT:
-        announce(w, SELECT_VM, ZERO)
-    announce(w, EXPORT_FILE_SYSTEM, ZERO)
-    announce(w, MOUNT_FILE_SYSTEM, ZERO)
+        announce(s, w.events, SELECT_VM, ZERO)
+    announce(s, w.events, EXPORT_FILE_SYSTEM, ZERO)
+    announce(s, w.events, MOUNT_FILE_SYSTEM, ZERO)
     if s.mode != MODE_LIVE_MOUNT:
-        announce(w, SET_UP_DATA_FLOW, ZERO)
+        announce(s, w.events, SET_UP_DATA_FLOW, ZERO)
     if s.mode == MODE_FULL_RESTORE:
-        make_mode_due(w, ZERO, MODE_START_RELOCATION)
+        make_mode_due(s, w.due, ZERO, MODE_START_RELOCATION)
         return
-    announce(w, INDICATE_VM_PROFILE, ZERO)
-    announce_count(w, DETERMINE_FIRST_SET, len(w.first_set))
+    announce(s, w.events, INDICATE_VM_PROFILE, ZERO)
+    announce_count(s, w.events, DETERMINE_FIRST_SET, len(w.first_set))
     if s.launch_rule == LAUNCH_BY_HEAD_START:
         s.launch_due = 1
-        make_mode_due(w, s.head_start_ns, MODE_LAUNCH)
+        make_mode_due(s, w.due, s.head_start_ns, MODE_LAUNCH)
     elif s.launch_rule == LAUNCH_IMMEDIATELY or s.staged_to_launch == 0:
         make_launch_due(w)
     if s.mode == MODE_LIVE_MOUNT and s.expiry_ns >= 0:
-        make_mode_due(w, s.expiry_ns, MODE_EXPIRY)
+        make_mode_due(s, w.due, s.expiry_ns, MODE_EXPIRY)
 
 
 @compiled
-def relocation_start(w):
+def relocation_start(s):
     """Return when the relocation starts at the latest, for a launch now."""
-    s = w.sim[0]
     if s.relocation_period_ns == 0:
         return s.now + s.relocation_delay_ns
     at = s.relocation_first_ns
@@ -1293,7 +1288,7 @@ def check_load(w):
         return
     # the oldest span of the window becomes the one that begins now
     s.demand[((s.now - s.launched_ns) // s.load_check_ns) % CHECKS_IN_WINDOW] = 0
-    make_mode_due(w, s.now + s.load_check_ns, MODE_CHECK_LOAD)
+    make_mode_due(s, w.due, s.now + s.load_check_ns, MODE_CHECK_LOAD)
 
 
 @compiled
@@ -1302,19 +1297,19 @@ def launch(w):
     s = w.sim[0]
     s.launched = 1
     s.launched_ns = s.now
-    announce(w, LAUNCH_VM, s.first_set_staged)
+    announce(s, w.events, LAUNCH_VM, s.first_set_staged)
     child = s.first_child
     while child != NONE:
-        make_issue_due(w, s.now + w.requests[child].think, child, ZERO)
+        make_issue_due(s, w.due, s.now + w.requests[child].think, child, ZERO)
         child = w.requests[child].next_child
     if s.mode == MODE_INSTANT_RESTORE:
-        make_mode_due(w, s.now + s.pre_relocation_delay_ns, MODE_PRE_RELOCATION)
-        make_mode_due(w, relocation_start(w), MODE_START_RELOCATION)
+        make_mode_due(s, w.due, s.now + s.pre_relocation_delay_ns, MODE_PRE_RELOCATION)
+        make_mode_due(s, w.due, relocation_start(s), MODE_START_RELOCATION)
         if s.load_check_ns > 0:
-            make_mode_due(w, s.now + CHECKS_IN_WINDOW * s.load_check_ns, MODE_CHECK_LOAD)
+            make_mode_due(s, w.due, s.now + CHECKS_IN_WINDOW * s.load_check_ns, MODE_CHECK_LOAD)
     elif s.mode == MODE_LIVE_MOUNT and s.expiry_ns >= 0:
         at = max(s.now, s.expiry_ns - s.warning_ns)
-        make_mode_due(w, at, MODE_WARNING)
+        make_mode_due(s, w.due, at, MODE_WARNING)
 
 
 @compiled
@@ -1324,14 +1319,14 @@ def start_relocation(w):
     if s.relocation_started:
         return
     s.relocation_started = 1
-    announce(w, START_RELOCATION, ZERO)
-    announce(w, INDICATE_RELOCATION_IN_PROGRESS, ZERO)
+    announce(s, w.events, START_RELOCATION, ZERO)
+    announce(s, w.events, INDICATE_RELOCATION_IN_PROGRESS, ZERO)
     if len(w.sequence) == 0:
         finish_relocation(w)
         return
     s.relocating = 1
     for slot in range(s.relocation_depth):
-        make_issue_due(w, s.now, s.next_relocation, slot)
+        make_issue_due(s, w.due, s.now, s.next_relocation, slot)
         s.next_relocation += 1
 
 
@@ -1350,7 +1345,7 @@ def issue_relocation(w, number, slot):
     q.position = first
     q.count = count
     q.outstanding = count
-    note(w, RELOCATION_READ, w.sequence[first], count, number, count << s.block_shift)
+    note(s, w.events, RELOCATION_READ, w.sequence[first], count, number, count << s.block_shift)
     first_missing, missing = NONE, ZERO
     for position in range(first, first + count):
         block = w.sequence[position]
@@ -1377,14 +1372,14 @@ def complete_relocation_request(w, slot):
         w.blocks[block].relocated = 1
         if position + 1 == end or w.sequence[position + 1] != block + 1:
             count = position + 1 - run_start
-            note(w, RELOCATED, w.sequence[run_start], count, number, count << s.block_shift)
+            note(s, w.events, RELOCATED, w.sequence[run_start], count, number, count << s.block_shift)
             run_start = position + 1
     if s.purge_by_indication:
         for position in range(first, end):
             mark(w, w.sequence[position], TRIGGER_INDICATION)
     s.relocations_outstanding -= 1
     if s.relocation_position < len(w.sequence):
-        make_issue_due(w, s.now, s.next_relocation, slot)
+        make_issue_due(s, w.due, s.now, s.next_relocation, slot)
         s.next_relocation += 1
     elif s.relocations_outstanding == 0:
         finish_relocation(w)
@@ -1416,7 +1411,7 @@ def track(w, position):
     r.expected = position + 1
     r.extended = s.run_order
     if r.length == s.run_length:
-        note(w, INFER_RUN, w.sequence[r.start], r.length, NONE, ZERO)
+        note(s, w.events, INFER_RUN, w.sequence[r.start], r.length, NONE, ZERO)
         for p in range(r.start, position + 1):
             mark(w, w.sequence[p], TRIGGER_RUN)
     elif r.length > s.run_length:
@@ -1440,7 +1435,7 @@ def make_purge_due(w, block):
     b = w.blocks[block]
     if b.marked and b.place == PRESENT and b.pins == 0 and b.served and not b.purge_due:
         b.purge_due = 1
-        make_due(w, w.sim[0].now, DUE_PURGE, ZERO, block, ZERO, ZERO, w.sim[0].now)
+        make_due(w.sim[0], w.due, w.sim[0].now, DUE_PURGE, ZERO, block, ZERO, ZERO, w.sim[0].now)
 
 
 @compiled
@@ -1449,7 +1444,7 @@ def purge(w, block):
     b = w.blocks[block]
     b.purge_due = 0
     if b.marked and b.place == PRESENT and b.pins == 0:
-        note(w, PURGE, block, ONE, NONE, np.int64(b.trigger))
+        note(w.sim[0], w.events, PURGE, block, ONE, NONE, np.int64(b.trigger))
         leave_cache(w, block)
         b.purged = 1
 
@@ -1463,8 +1458,8 @@ def finish_relocation(w):
     s = w.sim[0]
     s.relocating = 0
     s.relocation_finished = 1
-    announce(w, FINISH_RELOCATION, ZERO)
-    announce(w, APPLY_WRITES, s.pending_units << UNIT_SHIFT)
+    announce(s, w.events, FINISH_RELOCATION, ZERO)
+    announce(s, w.events, APPLY_WRITES, s.pending_units << UNIT_SHIFT)
     apply_next(w)
 
 
@@ -1490,7 +1485,7 @@ def apply_next(w):
             unit += 1
         s.applying_to = unit
         s.applying = 1
-        use_write_cache(w, (unit - s.applying_from) << UNIT_SHIFT, STAGING_NUMBER, DO_APPLY, ZERO)
+        use_write_cache(s, w.due, (unit - s.applying_from) << UNIT_SHIFT, STAGING_NUMBER, DO_APPLY, ZERO)
         return
     if s.writes_under_way == 0:
         pivot(w)
@@ -1506,7 +1501,7 @@ def complete_apply(w):
             w.units[unit] = UNIT_APPLIED
     first = s.applying_from >> shift
     count = ((s.applying_to - 1) >> shift) - first + 1
-    note(w, APPLIED, first, count, NONE, (s.applying_to - s.applying_from) << UNIT_SHIFT)
+    note(s, w.events, APPLIED, first, count, NONE, (s.applying_to - s.applying_from) << UNIT_SHIFT)
     s.apply_cursor = s.applying_to
     apply_next(w)
 
@@ -1516,7 +1511,7 @@ def pivot(w):
     """From now on the virtual machine uses the destination alone."""
     s = w.sim[0]
     s.pivoted = 1
-    announce(w, USE_DESTINATION, ZERO)
+    announce(s, w.events, USE_DESTINATION, ZERO)
     unmount_if_quiet(w)
     if s.mode == MODE_FULL_RESTORE:
         make_launch_due(w)
@@ -1530,7 +1525,7 @@ def empty_cache(w):
     while s.oldest != NONE:
         leave_cache(w, s.oldest)
         dropped += 1
-    announce_count(w, EMPTY_READ_CACHE, dropped)
+    announce_count(s, w.events, EMPTY_READ_CACHE, dropped)
 
 
 @compiled
@@ -1540,10 +1535,10 @@ def unmount_if_quiet(w):
     if s.unmounted or s.vm_parts > 0 or s.mode == MODE_LOCAL:
         return
     s.unmounted = 1
-    announce(w, UNMOUNT_FILE_SYSTEM, ZERO)
-    announce(w, INDICATE_RELOCATION_COMPLETED, ZERO)
+    announce(s, w.events, UNMOUNT_FILE_SYSTEM, ZERO)
+    announce(s, w.events, INDICATE_RELOCATION_COMPLETED, ZERO)
     empty_cache(w)
-    announce(w, DE_ASSOCIATE, ZERO)
+    announce(s, w.events, DE_ASSOCIATE, ZERO)
 
 
 # --- the expiry of a live mount (section 10) ------------------------------------------------------------
@@ -1553,8 +1548,8 @@ def unmount_if_quiet(w):
 def expire(w):
     """Power down; what has started ends, and then everything is let go."""
     s = w.sim[0]
-    announce(w, EXPIRE, s.unfinished)
-    announce(w, POWER_DOWN, ZERO)
+    announce(s, w.events, EXPIRE, s.unfinished)
+    announce(s, w.events, POWER_DOWN, ZERO)
     ended = s.now
     for i in range(s.due):
         d = w.due[i]
@@ -1565,8 +1560,8 @@ def expire(w):
     s.queue_head = NONE
     s.now = ended
     empty_cache(w)
-    announce(w, UNMOUNT_FILE_SYSTEM, ZERO)
-    announce(w, DE_ASSOCIATE, ZERO)
+    announce(s, w.events, UNMOUNT_FILE_SYSTEM, ZERO)
+    announce(s, w.events, DE_ASSOCIATE, ZERO)
 
 
 # --- the loop -------------------------------------------------------------------------------------------
@@ -1581,13 +1576,13 @@ def change_mode(w, number):
     elif number == MODE_PRE_RELOCATION:
         if not s.relocation_started:
             s.pre_relocation = 1
-            announce(w, INDICATE_PRE_RELOCATION, ZERO)
+            announce(s, w.events, INDICATE_PRE_RELOCATION, ZERO)
     elif number == MODE_START_RELOCATION:
         start_relocation(w)
     elif number == MODE_CHECK_LOAD:
         check_load(w)
     elif number == MODE_WARNING:
-        announce(w, WARN_OF_EXPIRY, s.expiry_ns - s.now)
+        announce(s, w.events, WARN_OF_EXPIRY, s.expiry_ns - s.now)
     else:
         expire(w)
 
@@ -1605,7 +1600,7 @@ def complete_on_volume(w, due_class, number, what, ref):
         complete_relocation_request(w, ref)
     elif due_class == DUE_WRITE_CACHE:
         size = (w.sim[0].applying_to - w.sim[0].applying_from) << UNIT_SHIFT
-        use_destination_volume(w, size, STAGING_NUMBER, DO_APPLY, ZERO)
+        use_destination_volume(w.sim[0], w.due, size, STAGING_NUMBER, DO_APPLY, ZERO)
     else:
         complete_apply(w)
 
@@ -1625,6 +1620,9 @@ def complete(w, due_class, number, what, ref):
 def run(w, spare_events):
     """Go on until everything is over, or fewer than `spare_events` rows are left for events."""
     s = w.sim[0]
+    if not s.begun:
+        s.begun = 1
+        begin(w)
     while True:
         if len(w.events) - s.events < spare_events:
             return EVENTS_FULL

@@ -145,7 +145,6 @@ def _run(
     spare = _most_events(loop, plan, world)
     if len(world.events) < 2 * spare:
         world = world._replace(events=np.zeros(2 * spare, engine.EVENT))
-    engine.begin(world)
     filled = []
     while (status := engine.run(world, spare)) == engine.EVENTS_FULL:
         filled.append(world.events[: sim["events"][0]].copy())
