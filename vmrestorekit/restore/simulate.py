@@ -17,6 +17,7 @@ from vmrestorekit.restore.hardware import BackupDevice, Hardware, resolve_hardwa
 from vmrestorekit.restore.summary import summarise, time_of
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.traces.corpus import Boot
+from vmrestorekit.traces.manifest import Manifest
 from vmrestorekit.traces.schema import OPS, ReadTrace
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def simulate(
         launch.
     """
     if layout is None:
-        layout = _full_backup(boot, plan.block_bytes)
+        layout = _full_backup(boot.manifests, plan.block_bytes)
     return simulate_trace(boot.trace, plan, resolve_hardware(hardware), layout.address)
 
 
@@ -75,10 +76,10 @@ def compare(
 
 
 @functools.lru_cache(maxsize=8)
-def _full_backup(boot: Boot, block_bytes: int) -> BackupLayout:
+def _full_backup(manifests: tuple[Manifest, ...], block_bytes: int) -> BackupLayout:
     from vmrestorekit.backup.layout import BackupLayout
 
-    return BackupLayout.full(boot.manifests, block_bytes)
+    return BackupLayout.full(manifests, block_bytes)
 
 
 def simulate_trace(
