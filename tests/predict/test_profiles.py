@@ -39,6 +39,12 @@ def test_selected_files_come_in_their_order_on_every_disk() -> None:
     assert first_set([profile], DISKS, UNIT).tolist() == expected
 
 
+def test_files_of_one_pattern_come_by_path_and_then_by_position() -> None:
+    found = first_set([SelectedFiles(("/*",))], DISKS[:1], UNIT).tolist()
+    paths = sorted(path for path, *_ in TINY_FILES if path.startswith("/"))
+    assert found == [block for path in paths for block in blocks_of(path)]
+
+
 def test_a_cache_block_larger_than_a_unit_comes_once() -> None:
     found = first_set([SelectedFiles(("/sbin/init",))], DISKS[:1], 16 * 1024)
     assert found.tolist() == sorted({block // 4 for block in blocks_of("/sbin/init")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +119,44 @@ def test_wasted_bytes_are_those_counted_event_by_event(scenario: Scenario) -> No
     timeline = drawn_timeline(scenario)
     if timeline is not None:
         assert timeline.summary()["wasted_bytes"] == wasted_by_hand(timeline) * scenario.plan.block_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenario=scenarios())
+def test_figures_are_those_counted_event_by_event(scenario: Scenario) -> None:
+    timeline = drawn_timeline(scenario)
+    if timeline is None:
+        return
+    asked: dict[int, int] = {}
+    waits, slots, peak, fetched, staged_first = [], 0, 0, 0, []
+    read: set[int] = set()
+    counts = dict.fromkeys(("cache_hit", "cache_wait", "cache_miss", "evict", "purge"), 0)
+    for event in timeline.events.iter_rows(named=True):
+        kind, blocks = event["kind"], range(event["block"], event["block"] + event["count"])
+        if kind == "vm_read":
+            asked[event["request"]] = event["time_ns"]
+            read |= set(blocks)
+        elif kind == "vm_done" and event["request"] in asked:
+            waits.append(event["time_ns"] - asked[event["request"]])
+        elif kind == "fetch":
+            fetched += len(blocks)
+            slots += len(blocks)
+        elif kind == "staged" and event["detail"] == 2:
+            staged_first += blocks
+        if kind in counts and (kind in ("evict", "purge") or event["detail"] == 0):
+            counts[kind] += 1
+        slots -= kind in ("evict", "purge")
+        peak = max(peak, slots)
+    size, figures = scenario.plan.block_bytes, timeline.summary()
+    waits.sort()
+    for name, share in (("wait_p50_ns", 0.5), ("wait_p99_ns", 0.99), ("wait_max_ns", 1.0)):
+        assert figures[name] == (waits[math.ceil(share * (len(waits) - 1))] if waits else None)
+    assert (figures["hits"], figures["waits"], figures["misses"]) == tuple(counts.values())[:3]
+    assert figures["evicted_bytes"] == counts["evict"] * size
+    assert figures["purged_bytes"] == counts["purge"] * size
+    assert figures["media_bytes"] == fetched * size
+    assert figures["peak_cache_bytes"] == peak * size
+    assert figures["unread_first_set_bytes"] == len(set(staged_first) - read) * size
 
 
 INSTANT = Hardware(

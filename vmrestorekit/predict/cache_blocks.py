@@ -35,9 +35,8 @@ def cache_block_scores(
 
     The probability is that of the most probable 4 KiB block: neighbours are mostly read together or not at
     all. Taking their reads for independent, ``1 - Π(1 - p)``, would turn sixteen unlikely neighbours into a
-    near certainty; on the recorded machines that more than doubled a first set, and restoring with it took
-    longer than without any. The time is the earliest of the likely 4 KiB blocks, or, where none is likely,
-    that of the most probable one.
+    near certainty, and a first set into most of the disk. The time is the earliest of the likely 4 KiB
+    blocks, or, where none is likely, that of the most probable one.
 
     Parameters
     ----------
