@@ -32,7 +32,7 @@ def test_names_and_numbers_agree() -> None:
     assert tuple(EVICTION_POLICIES) == policies.POLICY_NAMES
     assert eviction._IN_CACHE == (policies.MAIN, policies.SMALL)
     for code, name in enumerate(policies.POLICY_NAMES):
-        assert new_policy(name, 1, 1).state["policy"][0] == code
+        assert new_policy(name, 1, 1).caches["policy"][0] == code
 
 
 # --- the contract, step by step -------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_replay_has_the_hits_of_the_slow_model(name: str, ids: list[int], capaci
 @settings(max_examples=60, deadline=None)
 def test_the_kernel_for_lru_alone_and_the_common_one_agree(ids: list[int], capacity: int) -> None:
     common = policies.replay(
-        new_policy("lru", BLOCKS, capacity), np.array(ids, np.int32), np.empty(0, np.int64)
+        new_policy("lru", BLOCKS, capacity).caches, np.array(ids, np.int32), np.empty(0, np.int64)
     )
     assert replay_cache(ids, capacity, "lru").hits == common
 

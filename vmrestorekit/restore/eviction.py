@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from vmrestorekit.restore.policies import Policy
-
-__all__ = ["EVICTION_POLICIES", "EvictionPolicy", "PolicyError", "new_policy"]
+__all__ = ["EVICTION_POLICIES", "EvictionPolicy", "Policy", "PolicyError", "new_policy", "set_up_cache"]
 
 EVICTION_POLICIES = {
     "fifo": "the block that came first goes first",
@@ -26,6 +25,16 @@ _IN_CACHE = (1, 2)  # policies.MAIN, policies.SMALL; a test compares
 
 class PolicyError(ValueError):
     """A policy, a size or accesses that cannot be used; the message says what was expected and what came."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The arrays of a cache's policy; `caches` has one row, which the step functions are given."""
+
+    caches: npt.NDArray[Any]
+    entries: npt.NDArray[Any]
+    next_use: npt.NDArray[Any]
+    heap: npt.NDArray[Any]
 
 
 def new_policy(policy: str, blocks: int, capacity: int) -> Policy:
@@ -50,25 +59,29 @@ def new_policy(policy: str, blocks: int, capacity: int) -> Policy:
     for name, value in (("blocks", blocks), ("capacity", capacity)):
         if value < 1:
             raise PolicyError(f"{name}: expected at least 1, got {value}")
-    from vmrestorekit.restore import policies  # numba takes a second to import
+    from vmrestorekit.restore import policies, records  # numba takes a second to import
 
-    state = np.zeros(1, policies.STATE)
-    state["policy"] = policies.POLICY_NAMES.index(policy)
-    state["capacity"] = capacity
-    state["small_capacity"] = max(capacity // 10, 1)
-    state["ghost_capacity"] = capacity * 9 // 10
-    state["hand"] = -1
-    queues = np.zeros(5, policies.QUEUE)
-    queues["oldest"] = queues["newest"] = -1
     foresees = policy == "belady"
-    return policies.Policy(
-        state=state,
-        queues=queues,
+    arrays = Policy(
+        caches=np.zeros(1, policies.CACHE),
         entries=np.zeros(blocks, policies.ENTRY),
-        held=np.zeros(3, np.int64),
-        next_use=np.full(blocks if foresees else 0, policies.NEVER),
-        heap=np.zeros(min(blocks, capacity) if foresees else 0, np.int32),
+        next_use=np.full(blocks if foresees else 0, policies.NEVER).astype(policies.NEXT_USE),
+        heap=np.zeros(min(blocks, capacity) if foresees else 0, policies.HEAP),
     )
+    set_up_cache(arrays.caches, policy, capacity)
+    records.lay_out(arrays.caches, entries=arrays.entries, next_use=arrays.next_use, heap=arrays.heap)
+    return arrays
+
+
+def set_up_cache(caches: npt.NDArray[Any], policy: str, capacity: int) -> None:
+    """Fill in what a policy begins with, in every row of an array of `policies.CACHE`."""
+    from vmrestorekit.restore import policies
+
+    caches["policy"] = policies.POLICY_NAMES.index(policy)
+    caches["capacity"] = capacity
+    caches["small_capacity"] = max(capacity // 10, 1)
+    caches["ghost_capacity"] = capacity * 9 // 10
+    caches["hand"] = caches["oldest"] = caches["newest"] = -1
 
 
 class EvictionPolicy:
@@ -140,7 +153,7 @@ class EvictionPolicy:
         """Tell Belady's optimum when a block is used next, before `hit` and `insert`."""
         self._expect(block)
         if self.policy == "belady":
-            self.arrays.next_use[block] = at
+            self.arrays.next_use["at"][block] = at
 
     def blocks(self) -> set[int]:
         """The blocks that are in the cache, as the policy has it."""
@@ -159,4 +172,4 @@ class EvictionPolicy:
     def _act(self, action: str, block: int, level: int = 0) -> int:
         from vmrestorekit.restore import policies
 
-        return int(policies.act(self.arrays, int(getattr(policies, action)), block, level))
+        return int(policies.act(self.arrays.caches, int(getattr(policies, action)), block, level))

@@ -156,22 +156,22 @@ def miss_ratio_curve(accesses: Accesses, *, block_bytes: int = DEFAULT_BLOCK_BYT
     PolicyError
         If the block size is no power of two, or a block number no integer.
     """
-    from vmrestorekit.restore import policies  # numba takes a second to import
+    from vmrestorekit.restore import distances  # numba takes a second to import
 
     numbers, blocks = _dense(accesses, block_bytes)
-    times = _round_up(min(max(4 * blocks, 1 << 16), max(len(numbers), 1)), int(policies.GROUP))
-    times = max(times, _round_up(blocks + 1, int(policies.GROUP)))
-    distances = np.zeros(blocks + 1, np.int64)
-    distinct = policies.count_distances(
+    times = _round_up(min(max(4 * blocks, 1 << 16), max(len(numbers), 1)), int(distances.GROUP))
+    times = max(times, _round_up(blocks + 1, int(distances.GROUP)))
+    counts = np.zeros(blocks + 1, np.int64)
+    distinct = distances.count_distances(
         numbers,
         np.full(blocks, -1, np.int32),
         np.empty(times, np.int32),
-        np.zeros(times >> int(policies.WORD_SHIFT), np.uint64),
-        np.zeros((times >> int(policies.GROUP_SHIFT)) + 1, np.int32),
-        distances,
+        np.zeros(times >> int(distances.WORD_SHIFT), np.uint64),
+        np.zeros((times >> int(distances.GROUP_SHIFT)) + 1, np.int32),
+        counts,
     )
     sizes = np.arange(1, distinct + 1)
-    hits = np.cumsum(distances[1 : distinct + 1])
+    hits = np.cumsum(counts[1 : distinct + 1])
     return pl.DataFrame(
         {
             "cache_blocks": sizes,
@@ -187,17 +187,17 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 def _replay(numbers: npt.NDArray[np.int32], blocks: int, capacity: int, policy: str) -> int:
-    from vmrestorekit.restore import policies
+    from vmrestorekit.restore import distances, policies
 
     if policy == "lru":
         slot_of = np.full(blocks, -1, np.int32)
-        return int(policies.replay_lru(numbers, slot_of, np.empty((min(capacity, blocks) + 1, 3), np.int32)))
+        return int(distances.replay_lru(numbers, slot_of, np.empty((min(capacity, blocks) + 1, 3), np.int32)))
     next_use = np.empty(0, np.int64)
     arrays = new_policy(policy, blocks, capacity)
     if policy == "belady":
         next_use = np.empty(len(numbers), np.int64)
         policies.find_next_uses(numbers, next_use, np.full(blocks, policies.NEVER))
-    return int(policies.replay(arrays, numbers, next_use))
+    return int(policies.replay(arrays.caches, numbers, next_use))
 
 
 def _dense(accesses: Accesses, block_bytes: int) -> tuple[npt.NDArray[np.int32], int]:
