@@ -22,6 +22,7 @@ from vmrestorekit.traces.schema import write_parquet_atomically
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
     "EVICTION_POLICIES",
+    "MISSES",
     "MODES",
     "PRIORITIES",
     "LaunchRule",
@@ -29,13 +30,15 @@ __all__ = [
     "PurgeRule",
     "RelocationStart",
     "RestorePlan",
+    "Weights",
     "block_count",
     "first_block_of_disk",
 ]
 
 MODES = ("full_restore", "instant_restore", "live_mount")
-EVICTION_POLICIES = ("fifo", "lru")
-PRIORITIES = ("as_claimed", "strict", "equal")
+EVICTION_POLICIES = ("lru", "fifo", "clock", "sieve", "s3fifo", "arc")
+PRIORITIES = ("as_claimed", "strict", "equal", "weighted")
+MISSES = ("through_cache", "straight")
 SECOND = 1_000_000_000
 DAY = 24 * 3600 * SECOND
 MIB = 1024 * 1024
@@ -157,14 +160,38 @@ class PurgeRule:
         How many reads at consecutive positions make a run.
     by_indication : bool
         The data agent names the blocks of each relocation request once they are on the destination.
+    by_period : bool
+        The media agent looks every `period_ns` at the runs of at least two reads that are open.
+    period_ns : int
+
+    Several triggers work side by side; a block goes by the first that names it.
     """
 
     by_run: bool = True
     run_length: int = 16
     by_indication: bool = False
+    by_period: bool = False
+    period_ns: int = 10 * SECOND
 
     def __post_init__(self) -> None:
         _expect_at_least("purge run_length", self.run_length, 2)
+        _expect_at_least("purge period_ns", self.period_ns, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Shares of the backup device in percent, for ``priorities="weighted"``."""
+
+    vm_reads: int = 50
+    relocation_reads: int = 30
+    staging: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("vm_reads", "relocation_reads", "staging"):
+            _expect_at_least(f"weights {name}", getattr(self, name), 1)
+        total = self.vm_reads + self.relocation_reads + self.staging
+        if total != 100:
+            raise PlanError(f"weights: expected percents that sum to 100, got {total}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,10 +220,17 @@ class RestorePlan:
         in the end what the relocation itself is to read next.
     cache_bytes : int
         Capacity of the read cache, at least one block.
-    eviction : {"lru", "fifo"}
-    priorities : {"as_claimed", "strict", "equal"}
+    eviction : {"lru", "fifo", "clock", "sieve", "s3fifo", "arc"}
+        As `vmrestorekit.restore.eviction` has them.
+    misses : {"through_cache", "straight"}
+        Whether a block that a read misses goes through the read cache, or straight from the backup device to
+        its reader (operation O8).
+    priorities : {"as_claimed", "strict", "equal", "weighted"}
         Of staging against reads. As claimed in the patent: lower until the relocation runs, then its staging
-        waits its turn among the reads. What-ifs: ``strict``, always lower; ``equal``, always its turn.
+        waits its turn among the reads. What-ifs: ``strict``, always lower; ``equal``, always its turn;
+        ``weighted``, by `weights`.
+    weights : Weights
+        Shares of the backup device, for weighted priorities only.
     relocation_depth : int
         Relocation requests outstanding at a time.
     relocation_request_bytes : int
@@ -210,6 +244,8 @@ class RestorePlan:
     expiry_ns, warning_ns : int, optional
         Live mount only: when it expires, counted from the request for the mount, and how long before that its
         user is warned.
+    extend_at_ns, extend_by_ns : int, optional
+        Live mount only: when its user has the mount extended, counted like the expiry, and by how much.
     """
 
     disk_bytes: tuple[int, ...]
@@ -224,7 +260,9 @@ class RestorePlan:
     stage_ahead_bytes: int | None = None
     cache_bytes: int = 256 * MIB
     eviction: str = "lru"
+    misses: str = "through_cache"
     priorities: str = "as_claimed"
+    weights: Weights = Weights()
     relocation_depth: int = 1
     relocation_request_bytes: int = 512 * 1024
     stage_depth: int | None = None
@@ -232,6 +270,8 @@ class RestorePlan:
     fetch_bytes: int = 512 * 1024
     expiry_ns: int | None = None
     warning_ns: int = 60 * SECOND
+    extend_at_ns: int | None = None
+    extend_by_ns: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "disk_bytes", tuple(int(size) for size in self.disk_bytes))
@@ -241,12 +281,21 @@ class RestorePlan:
             sequence = self._checked_blocks("relocation sequence", self.relocation_sequence)
             object.__setattr__(self, "relocation_sequence", sequence)
         _expect_one_of("mode", self.mode, MODES)
+        if self.eviction == "belady":
+            raise PlanError(
+                "eviction: belady has to know the future, which a restore does not; expected one of "
+                f"{', '.join(EVICTION_POLICIES)} (vmrestorekit.restore.replay can replay belady)"
+            )
         _expect_one_of("eviction", self.eviction, EVICTION_POLICIES)
+        _expect_one_of("misses", self.misses, MISSES)
         _expect_one_of("priorities", self.priorities, PRIORITIES)
+        if self.priorities != "weighted" and self.weights != Weights():
+            raise PlanError(f"weights: only weighted priorities have weights, but they are {self.priorities}")
         _expect_at_least("pre_relocation_delay_ns", self.pre_relocation_delay_ns, 0)
         _expect_at_least("relocation_depth", self.relocation_depth, 1)
         if self.stage_depth is not None:
             _expect_at_least("stage_depth", self.stage_depth, 1)
+        _check_purge(self)
         _check_expiry(self)
 
     def _checked_blocks(self, name: str, blocks: npt.ArrayLike) -> BlockArray:
@@ -294,9 +343,16 @@ class RestorePlan:
         return self.relocation_sequence
 
     def with_mode(self, mode: str, **changes: Any) -> RestorePlan:
-        """Return the same plan in another mode; the expiry is kept only by a live mount."""
+        """Return the same plan in another mode, without what that mode cannot have.
+
+        The expiry and its extension are kept only by a live mount; purging by indication and by period, which
+        need a relocation, only by the others.
+        """
         if mode != "live_mount":
-            changes.setdefault("expiry_ns", None)
+            changes = {"expiry_ns": None, "extend_at_ns": None, "extend_by_ns": 0} | changes
+        elif self.purge.by_indication or self.purge.by_period:
+            purge = dataclasses.replace(self.purge, by_indication=False, by_period=False)
+            changes = {"purge": purge} | changes
         return self.replace(mode=mode, **changes)
 
     def replace(self, **changes: Any) -> RestorePlan:
@@ -339,8 +395,7 @@ class RestorePlan:
             sequence = None
             if settings.pop("has_relocation_sequence"):
                 sequence = pl.read_parquet(directory / "relocation_sequence.parquet")["block"].to_numpy()
-            rules = {"launch": LaunchRule, "relocation_start": RelocationStart, "purge": PurgeRule}
-            settings |= {name: rule(**settings[name]) for name, rule in rules.items()}
+            settings |= {name: rule(**settings.get(name, {})) for name, rule in _RULES.items()}
             return cls(first_set=first_set, relocation_sequence=sequence, **settings)
         except PlanError:
             raise
@@ -367,17 +422,39 @@ def _check_sizes(plan: RestorePlan) -> None:
     _expect_at_least("relocation_request_bytes", plan.relocation_request_bytes, size)
 
 
+_RULES = {"launch": LaunchRule, "relocation_start": RelocationStart, "purge": PurgeRule, "weights": Weights}
+
+
+def _check_purge(plan: RestorePlan) -> None:
+    if plan.mode == "live_mount" and (plan.purge.by_indication or plan.purge.by_period):
+        trigger = "by_indication" if plan.purge.by_indication else "by_period"
+        raise PlanError(f"purge {trigger}: expected a mode that relocates, but a live mount never does")
+
+
 def _check_expiry(plan: RestorePlan) -> None:
     if plan.expiry_ns is None:
+        if plan.extend_at_ns is not None or plan.extend_by_ns != 0:
+            raise PlanError("extend_at_ns, extend_by_ns: only a live mount with an expiry can be extended")
         return
     if plan.mode != "live_mount":
         raise PlanError(f"expiry_ns: only a live mount expires, but the mode is {plan.mode}")
     _expect_at_least("expiry_ns", plan.expiry_ns, 1)
     _expect_at_least("warning_ns", plan.warning_ns, 0)
-    if plan.launch.rule == "head_start" and plan.expiry_ns <= plan.launch.head_start_ns:
+    if plan.extend_at_ns is not None:
+        _expect_at_least("extend_at_ns", plan.extend_at_ns, 0)
+        _expect_at_least("extend_by_ns", plan.extend_by_ns, 1)
+        if plan.extend_at_ns >= plan.expiry_ns:
+            raise PlanError(
+                f"extend_at_ns: expected a time before the expiry at {plan.expiry_ns} ns, "
+                f"got {plan.extend_at_ns} ns"
+            )
+    elif plan.extend_by_ns != 0:
+        raise PlanError(f"extend_by_ns: expected extend_at_ns too, got {plan.extend_by_ns} ns alone")
+    expiry_ns = plan.expiry_ns + plan.extend_by_ns
+    if plan.launch.rule == "head_start" and expiry_ns <= plan.launch.head_start_ns:
         raise PlanError(
             f"expiry_ns: expected a time after the launch at {plan.launch.head_start_ns} ns, "
-            f"got {plan.expiry_ns} ns"
+            f"got {expiry_ns} ns"
         )
 
 
@@ -390,7 +467,7 @@ def _settings(plan: RestorePlan) -> dict[str, Any]:
         if field.name not in arrays
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    settings |= {name: dataclasses.asdict(settings[name]) for name in ("launch", "relocation_start", "purge")}
+    settings |= {name: dataclasses.asdict(settings[name]) for name in _RULES}
     settings["disk_bytes"] = list(plan.disk_bytes)
     settings["has_relocation_sequence"] = plan.relocation_sequence is not None
     return settings
