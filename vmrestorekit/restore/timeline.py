@@ -40,12 +40,17 @@ WRITTEN = 16  # the virtual machine wrote to it, and the write cache holds what 
 RELOCATED = 32  # on the destination
 PURGED = 64  # was purged from the read cache, because the relocation had read it
 
-_SNAPSHOT_EVERY = 16_384
+# flags are kept after every so many events, or after more, so that what is kept does not exceed so many bytes
+_SNAPSHOT_EVERY = 4096
+_SNAPSHOT_BYTES = 64 * 1024 * 1024
+# from so many blocks an event on, changing its range as a slice is quicker than listing its blocks
+_WIDE = 64
 
 # kind -> (flags set, flags cleared) on the blocks of the event
 _EFFECTS = {
     "fetch": (IN_FLIGHT, 0),
     "staged": (IN_CACHE, IN_FLIGHT | PURGED),
+    "read_from_media": (0, IN_FLIGHT),
     "serve": (SERVED, 0),
     "evict": (0, IN_CACHE),
     "purge": (PURGED, IN_CACHE),
@@ -54,7 +59,14 @@ _EFFECTS = {
     "applied": (RELOCATED, WRITTEN),
 }
 # the same for events about the cache as a whole
-_EFFECTS_ON_ALL = {"empty_read_cache": (0, IN_CACHE | IN_FLIGHT), "power_down": (0, WRITTEN)}
+_EFFECTS_ON_ALL = {
+    "empty_read_cache": (0, IN_CACHE | IN_FLIGHT),
+    "lose_media_agent": (0, IN_CACHE | IN_FLIGHT),
+    "power_down": (0, WRITTEN),
+}
+
+Flags = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
 
 PHASES = {
     "export_file_system": "preparing",
@@ -89,7 +101,7 @@ class State:
     index: int
     time_ns: int
     phase: str
-    flags: npt.NDArray[np.uint8]
+    flags: Flags
 
     def count(self, flag: int) -> int:
         """Return how many blocks have the flag."""
@@ -152,6 +164,17 @@ class Timeline:
         """Number of each event's kind in `KINDS`, shape (events,)."""
         return self.events["kind"].to_physical().to_numpy().astype(np.uint8)
 
+    @functools.cached_property
+    def causes(self) -> npt.NDArray[np.int32]:
+        """Row of the event that led to each event, -1 if none did, shape (events,)."""
+        if "cause" not in self.events.columns:
+            return np.full(len(self), -1, np.int32)
+        return self.events["cause"].to_numpy()
+
+    def are_of_kind(self, *kinds: str) -> npt.NDArray[np.bool_]:
+        """Return which events are of one of these kinds, shape (events,)."""
+        return np.array([kind in kinds for kind in KINDS])[self.kinds]
+
     def summary(self) -> dict[str, int | float | None]:
         """Return the figures of the whole run; times in nanoseconds, sizes in bytes."""
         return dict(self.metrics)
@@ -187,9 +210,9 @@ class Timeline:
         at = self.index_at(time_ns) if time_ns is not None else int(index)  # type: ignore[arg-type]
         if not -1 <= at < len(self):
             raise TimelineError(f"state_at: expected an event from -1 to {len(self) - 1}, got {at}")
-        nearest = (at + 1) // _SNAPSHOT_EVERY
+        nearest = (at + 1) // self._snapshot_every
         flags = self._snapshots[nearest].copy()
-        self._replay(flags, nearest * _SNAPSHOT_EVERY, at + 1)
+        self._changes.apply(flags, nearest * self._snapshot_every, at + 1)
         shown_ns = time_ns if time_ns is not None else int(self.times[at]) if at >= 0 else 0
         return State(at, shown_ns, self._phase(at), flags)
 
@@ -198,52 +221,99 @@ class Timeline:
         return self._phase_names[position] if position >= 0 else "preparing"
 
     @functools.cached_property
-    def _phase_rows(self) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(np.isin(self.kinds, [KINDS.index(kind) for kind in PHASES]))
+    def _phase_rows(self) -> IntArray:
+        return np.flatnonzero(self.are_of_kind(*PHASES))
 
     @functools.cached_property
     def _phase_names(self) -> list[str]:
         return [PHASES[KINDS[self.kinds[row]]] for row in self._phase_rows]
 
     @functools.cached_property
-    def _snapshots(self) -> list[npt.NDArray[np.uint8]]:
+    def _snapshot_every(self) -> int:
+        return max(_SNAPSHOT_EVERY, -(-len(self) * self.plan.blocks // _SNAPSHOT_BYTES))
+
+    @functools.cached_property
+    def _snapshots(self) -> list[Flags]:
         """Flags before the first event and after every so many."""
         flags = np.where(self.stored, STORED, 0).astype(np.uint8)
         snapshots = [flags.copy()]
-        for start in range(0, len(self) - _SNAPSHOT_EVERY + 1, _SNAPSHOT_EVERY):
-            self._replay(flags, start, start + _SNAPSHOT_EVERY)
+        every = self._snapshot_every
+        for start in range(0, len(self) - every + 1, every):
+            self._changes.apply(flags, start, start + every)
             snapshots.append(flags.copy())
         return snapshots
 
     @functools.cached_property
-    def _changes(self) -> tuple[npt.NDArray[np.int64], ...]:
-        """Rows that change flags, their block range, and what they set and clear."""
-        table = np.zeros((len(KINDS), 2), np.uint8)
-        for kind, effect in (_EFFECTS | _EFFECTS_ON_ALL).items():
-            table[KINDS.index(kind)] = effect
-        rows = np.flatnonzero(table[self.kinds].any(axis=1))
-        block = self.events["block"].to_numpy()[rows].astype(np.int64)
-        end = block + self.events["count"].to_numpy()[rows]
-        on_all = np.isin(self.kinds[rows], [KINDS.index(kind) for kind in _EFFECTS_ON_ALL])
-        block[on_all], end[on_all] = 0, self.plan.blocks
+    def _changes(self) -> _Changes:
+        effects = _EFFECTS | _EFFECTS_ON_ALL
+        table = np.array([effects.get(kind, (0, 0)) for kind in KINDS], np.uint8)
+        rows, about = self._rows_that_matter(self.are_of_kind(*effects))
+        first = self.events["block"].to_numpy()[about]
+        end = first + self.events["count"].to_numpy()[about]
+        on_all = self.are_of_kind(*_EFFECTS_ON_ALL)[about]
+        first[on_all], end[on_all] = 0, self.plan.blocks
         sets, clears = table[self.kinds[rows]].T
-        return rows, block, end, sets.astype(np.int64), clears.astype(np.int64)
+        return _Changes(rows, first, end, sets, clears)
 
-    def _replay(self, flags: npt.NDArray[np.uint8], start: int, stop: int) -> None:
-        """Apply the events from row `start` up to, not including, row `stop`."""
-        rows, block, end, sets, clears = self._changes
-        first, last = np.searchsorted(rows, [start, stop])
-        lengths = end[first:last] - block[first:last]
-        blocks = np.repeat(block[first:last] - np.cumsum(lengths) + lengths, lengths) + np.arange(
-            lengths.sum()
-        )
-        set_flags = np.repeat(sets[first:last], lengths)
-        changed_flags = np.repeat(sets[first:last] | clears[first:last], lengths)
+    def _rows_that_matter(self, matter: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+        """Return the rows of the events that matter and, for each, the row that names the blocks.
+
+        It is the same row, but for a fetch that completed: not all in its range need come from it, as when a
+        whole chunk is read; what comes is named by the events that it led to.
+        """
+        of_fetch = (self.causes >= 0) & self.are_of_kind("fetch")[self.causes]
+        completions = np.flatnonzero(of_fetch & self.are_of_kind("staged", "read_from_media"))
+        fetches = self.causes[completions].astype(np.int64)
+        matter[fetches] = False
+        alone = np.flatnonzero(matter)
+        rows, about = np.append(alone, fetches), np.append(alone, completions)
+        order = np.argsort(rows, kind="stable")
+        return rows[order], about[order]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Changes:
+    """What events do to the flags of blocks; arrays of shape (changes,), ordered by row.
+
+    Attributes
+    ----------
+    row : ndarray of int64
+        Of the event.
+    first, end : ndarray of int32
+        Range of blocks; `end` is the first behind it.
+    sets, clears : ndarray of uint8
+        Flags.
+    """
+
+    row: IntArray
+    first: npt.NDArray[np.int32]
+    end: npt.NDArray[np.int32]
+    sets: Flags
+    clears: Flags
+
+    def apply(self, flags: Flags, start: int, stop: int) -> None:
+        """Apply the changes of the events from row `start` up to, not including, row `stop`."""
+        window = slice(*np.searchsorted(self.row, [start, stop]))
+        lengths = self.end[window] - self.first[window]
+        if lengths.sum(dtype=np.int64) > _WIDE * len(lengths):
+            self._apply_in_turn(flags, window)
+        else:
+            self._apply_at_once(flags, window, lengths)
+
+    def _apply_in_turn(self, flags: Flags, window: slice) -> None:
+        columns = (self.first, self.end, self.sets, ~self.clears)
+        for first, end, sets, keeps in zip(*(column[window].tolist() for column in columns), strict=True):
+            part = flags[first:end]
+            part &= keeps
+            part |= sets
+
+    def _apply_at_once(self, flags: Flags, window: slice, lengths: npt.NDArray[np.int32]) -> None:
+        offset = self.first[window] - np.cumsum(lengths) + lengths
+        blocks = np.repeat(offset, lengths) + np.arange(lengths.sum())
+        sets = np.repeat(self.sets[window], lengths)
+        changed = sets | np.repeat(self.clears[window], lengths)
         for flag in (1 << bit for bit in range(8)):
-            changes = np.flatnonzero(changed_flags & flag)
-            if changes.size:
-                value = flags & np.uint8(flag)
-                # of several changes of one block the last one stays
-                value[blocks[changes]] = set_flags[changes] & flag
-                flags &= np.uint8(~flag & 0xFF)
-                flags |= value
+            at = np.flatnonzero(changed & flag)
+            touched = blocks[at]
+            # of several changes of one block the last one stays
+            flags[touched] = flags[touched] & (~flag & 0xFF) | sets[at] & flag
