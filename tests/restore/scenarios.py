@@ -18,18 +18,20 @@ from hypothesis import strategies as st
 
 from vmrestorekit.plan import (
     EVICTION_POLICIES,
+    MISSES,
     MODES,
     PRIORITIES,
     LaunchRule,
     PurgeRule,
     RelocationStart,
     RestorePlan,
+    Weights,
 )
 from vmrestorekit.plan import block_count as count_blocks
 from vmrestorekit.restore.hardware import BackupDevice, Hardware, Link, PrimaryStorage
 from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata, validate_trace
 
-__all__ = ["Scenario", "make_trace", "scenarios"]
+__all__ = ["Scenario", "StormScenario", "make_trace", "scenarios", "storms"]
 
 Row = tuple[int, int, int, str, int, int]
 UNIT = 4096
@@ -41,18 +43,25 @@ LATENCIES = st.sampled_from([0, 0, 1, 100, 333, 500, 1000, 1333])
 # mostly small disks, so that the virtual machine is still busy when the relocation has finished
 SIZES = st.sampled_from([2, 2, 3, 3, 4, 5, 6, 8, 12, 17, 24])
 GRAINS = st.sampled_from([UNIT, UNIT, 512, 1])
+# checks of the runs, which would be very many in a long relocation
+PERIODS = st.sampled_from([300, 1000, 1000, 2345, 5000])
+WHOLE_CHUNKS = st.sampled_from([False, False, True])
 BANDWIDTHS = st.sampled_from([1_000_000_000, 4_000_000_000, 4_096_000_000, 8_192_000_000, 3_999_999_999])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scenario:
-    """Everything a simulation needs; `stored` and `address` are of shape (blocks,)."""
+    """Everything a simulation needs; `stored`, `address` and `chunk` are of shape (blocks,).
+
+    `chunk` is None unless whole chunks have to be read.
+    """
 
     trace: ReadTrace
     plan: RestorePlan
     hardware: Hardware
     stored: npt.NDArray[np.bool_]
     address: npt.NDArray[np.int64]
+    chunk: npt.NDArray[np.int32] | None = None
 
     def __repr__(self) -> str:
         """Show the rows and lists too, so that a failing example can be read."""
@@ -65,8 +74,37 @@ class Scenario:
                 f"  first set {self.plan.first_set.tolist()}, sequence {self.plan.sequence.tolist()}",
                 f"  {self.hardware}",
                 f"  address {self.address.tolist()}",
+                f"  chunk {None if self.chunk is None else self.chunk.tolist()}",
             )
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StormScenario:
+    """Several restores of one storm (rule 12 of the clockwork) and their media agents.
+
+    `machines` have the same hardware; `content` holds of each an array of int64, shape (blocks,), or None.
+    """
+
+    machines: list[Scenario]
+    content: list[npt.NDArray[np.int64] | None]
+    start_ns: list[int]
+    named_agent: list[int | None]
+    agents: dict[str, Any]  # settings of `MediaAgents`
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.machines[0].hardware
+
+    def __repr__(self) -> str:
+        """Show what is drawn of each machine."""
+        lines = [f"StormScenario of {self.agents}"]
+        for number, machine in enumerate(self.machines):
+            content = self.content[number]
+            lines.append(f"machine {number} from {self.start_ns[number]}, agent {self.named_agent[number]}")
+            lines.append(f"content {None if content is None else content.tolist()}")
+            lines.append(repr(machine))
+        return "\n".join(lines)
 
 
 def make_trace(rows: list[Row], disk_bytes: tuple[int, ...], boot_done_ns: int | None = None) -> ReadTrace:
@@ -85,16 +123,72 @@ def scenarios(draw: st.DrawFn, modes: tuple[str, ...] = MODES) -> Scenario:
     A live mount may expire before its launch, which is an error.
     """
     block_bytes = draw(st.sampled_from([4096, 8192]))
+    media_agent = draw(_media_agent_settings(block_bytes))
+    return draw(_scenarios_for(modes, media_agent, draw(_hardware())))
+
+
+@st.composite
+def _scenarios_for(
+    draw: st.DrawFn, modes: tuple[str, ...], media_agent: dict[str, Any], hardware: Hardware
+) -> Scenario:
+    block_bytes = media_agent["block_bytes"]
     disk_bytes = draw(_disk_sizes(block_bytes))
     blocks = count_blocks(disk_bytes, block_bytes)
     stored = np.array(draw(_mostly_true(blocks)), dtype=bool)
+    address = draw(_layouts(stored, block_bytes))
     return Scenario(
         trace=draw(_traces(disk_bytes)),
-        plan=draw(_plans(draw(st.sampled_from(modes)), disk_bytes, block_bytes, stored)),
-        hardware=draw(_hardware()),
+        plan=draw(_plans(draw(st.sampled_from(modes)), disk_bytes, stored, media_agent)),
+        hardware=hardware,
         stored=stored,
-        address=draw(_layouts(stored, block_bytes)),
+        address=address,
+        chunk=draw(_chunks(address)) if draw(WHOLE_CHUNKS) else None,
     )
+
+
+@st.composite
+def storms(draw: st.DrawFn, modes: tuple[str, ...] = MODES) -> StormScenario:
+    """Draw two or three machines and one to three media agents, some of which go away."""
+    block_bytes = draw(st.sampled_from([4096, 8192]))
+    media_agent, hardware = draw(_media_agent_settings(block_bytes)), draw(_hardware())
+    count = draw(st.integers(1, 3))
+    machines = [draw(_scenarios_for(modes, media_agent, hardware)) for _ in range(draw(st.integers(2, 3)))]
+    share_contents = draw(st.booleans())
+    return StormScenario(
+        machines=machines,
+        content=[draw(_contents(machine)) if share_contents else None for machine in machines],
+        start_ns=[draw(DELAYS) for _ in machines],
+        named_agent=[draw(st.none() | st.none() | st.integers(0, count - 1)) for _ in machines],
+        agents={
+            "count": count,
+            "balancing": draw(st.sampled_from(["fewest", "round_robin"])),
+            "staging": draw(st.sampled_from(["round_robin", "in_turn"])),
+            "shared_device": draw(st.booleans()),
+            "failures": draw(_failures(count)),
+            "takeover_ns": draw(DELAYS),
+        },
+    )
+
+
+@st.composite
+def _contents(draw: st.DrawFn, machine: Scenario) -> npt.NDArray[np.int64]:
+    """Draw contents of which several machines, and one machine several times, have the same ones."""
+    blocks = len(machine.stored)
+    how = draw(st.sampled_from(["in order", "few", "many"]))
+    if how == "in order":
+        return np.arange(blocks, dtype=np.int64)
+    different = 4 if how == "few" else 2 * blocks
+    random_numbers = random.Random(draw(st.integers(0, 10_000)))
+    return np.array([random_numbers.randrange(different) for _ in range(blocks)], dtype=np.int64)
+
+
+@st.composite
+def _failures(draw: st.DrawFn, count: int) -> tuple[tuple[int, int], ...]:
+    """Draw which agents go away, each once, and when."""
+    if draw(st.booleans()):
+        return ()
+    agents = sorted(draw(st.sets(st.integers(0, count - 1), min_size=1)))
+    return tuple((agent, draw(DELAYS) + draw(SHORT_TIMES)) for agent in agents)
 
 
 def _shuffled(draw: st.DrawFn, blocks: Iterable[int]) -> list[int]:
@@ -150,41 +244,103 @@ def _ranges(draw: st.DrawFn, size: int) -> tuple[int, int]:
 
 
 @st.composite
+def _media_agent_settings(draw: st.DrawFn, block_bytes: int) -> dict[str, Any]:
+    """Draw what has to be the same in the plans of all machines of a media agent; the cache is often tiny."""
+    slots = draw(st.integers(1, 4) | st.integers(1, 26))
+    priorities = draw(st.sampled_from(PRIORITIES))
+    settings: dict[str, Any] = {
+        "block_bytes": block_bytes,
+        "cache_bytes": slots * block_bytes + draw(st.sampled_from([0, 0, 100])),
+        "eviction": draw(st.sampled_from(EVICTION_POLICIES)),
+        "priorities": priorities,
+        "misses": draw(st.sampled_from([MISSES[0], *MISSES])),
+        "stage_fetch_bytes": block_bytes * draw(st.integers(1, 4)),
+        "fetch_bytes": block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 100])),
+    }
+    if priorities == "weighted":
+        settings["weights"] = Weights(
+            *draw(st.sampled_from([(50, 30, 20), (1, 1, 98), (10, 80, 10), (98, 1, 1)]))
+        )
+    return settings
+
+
+@st.composite
 def _plans(
-    draw: st.DrawFn, mode: str, disk_bytes: tuple[int, ...], block_bytes: int, stored: npt.NDArray[np.bool_]
+    draw: st.DrawFn,
+    mode: str,
+    disk_bytes: tuple[int, ...],
+    stored: npt.NDArray[np.bool_],
+    media_agent: dict[str, Any],
 ) -> RestorePlan:
-    """Draw every setting of a plan; the cache is often tiny."""
-    blocks = len(stored)
+    """Draw every setting of a plan besides those of its media agent."""
+    blocks, block_bytes = len(stored), media_agent["block_bytes"]
     first_set = _shuffled(draw, range(blocks))[: draw(st.integers(0, blocks))]
-    slots = draw(st.integers(1, 4) | st.integers(1, blocks + 2))
     head_start_ns = draw(DELAYS)
     launch = draw(st.sampled_from(["share", "head_start", "immediately"]))
-    expiry: dict[str, Any] = {}
-    if mode == "live_mount" and draw(st.booleans()):
-        after = draw(st.integers(1, 30_000) | st.sampled_from([1, 1000, 2000, 4000]))
-        expiry = {"expiry_ns": after + (head_start_ns if launch == "head_start" else 0)}
-        expiry["warning_ns"] = draw(DELAYS)
+    settings: dict[str, Any] = {}
+    if mode == "live_mount":
+        settings |= draw(_expiries(head_start_ns if launch == "head_start" else 0))
+    else:
+        settings |= {
+            "relocation_sequence": draw(_sequences(stored)),
+            "relocation_start": draw(_relocation_starts()),
+            "purge": draw(_purge_rules()),
+        }
     return RestorePlan(
         disk_bytes=disk_bytes,
         mode=mode,
-        block_bytes=block_bytes,
         first_set=np.array(first_set, dtype=np.int32),
-        relocation_sequence=draw(_sequences(stored)),
         launch=LaunchRule(launch, draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])), head_start_ns),
-        relocation_start=draw(_relocation_starts()),
-        purge=PurgeRule(draw(st.booleans()), draw(st.integers(2, 4)), draw(st.booleans())),
         pre_relocation_delay_ns=draw(DELAYS),
         stage_ahead_bytes=draw(st.none() | st.integers(0, 6 * block_bytes)),
-        cache_bytes=slots * block_bytes + draw(st.sampled_from([0, 0, 100])),
-        eviction=draw(st.sampled_from(EVICTION_POLICIES)),
-        priorities=draw(st.sampled_from(PRIORITIES)),
         relocation_depth=draw(st.integers(1, 3)),
         relocation_request_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 4096])),
         stage_depth=draw(st.none() | st.integers(1, 3)),
-        stage_fetch_bytes=block_bytes * draw(st.integers(1, 4)),
-        fetch_bytes=block_bytes * draw(st.integers(1, 4)) + draw(st.sampled_from([0, 0, 100])),
-        **expiry,
+        **media_agent,
+        **settings,
     )
+
+
+@st.composite
+def _expiries(draw: st.DrawFn, head_start_ns: int) -> dict[str, Any]:
+    """Draw none, or one after the head start, which may be extended."""
+    if draw(st.booleans()):
+        return {}
+    after = draw(st.integers(1, 30_000) | st.sampled_from([1, 1000, 2000, 4000]))
+    settings = {"expiry_ns": after + head_start_ns, "warning_ns": draw(DELAYS)}
+    if draw(st.booleans()):
+        settings["extend_at_ns"] = draw(st.integers(0, settings["expiry_ns"] - 1))
+        settings["extend_by_ns"] = draw(st.sampled_from([1, 1000, 2345, 8000, 20_000]))
+    return settings
+
+
+@st.composite
+def _purge_rules(draw: st.DrawFn) -> PurgeRule:
+    return PurgeRule(
+        by_run=draw(st.booleans()),
+        run_length=draw(st.integers(2, 4)),
+        by_indication=draw(st.booleans()),
+        by_period=draw(st.booleans()),
+        period_ns=draw(PERIODS),
+    )
+
+
+@st.composite
+def _chunks(draw: st.DrawFn, address: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Draw chunks of up to four blocks that lie one behind the other, ascending; -1 for holes.
+
+    The blocks of a chunk need not be neighbours, as in an incremental copy.
+    """
+    most = draw(st.integers(1, 4))
+    in_order = np.argsort(address, kind="stable")
+    chunk = np.full(len(address), -1, dtype=np.int32)
+    number, length, last = -1, most, -1
+    for block in in_order[address[in_order] >= 0].tolist():
+        if block < last or length == most:
+            number, length = number + 1, 0
+        chunk[block] = number
+        length, last = length + 1, block
+    return chunk
 
 
 @st.composite

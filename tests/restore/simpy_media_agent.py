@@ -1,412 +1,379 @@
-"""The media agent of the slow model (`simpy_model`): rules 4, 5, 6 and 8 of `docs/clockwork.md`."""
+"""The media agent of the slow model (`simpy_model`): rules 4, 5 and 8 of `docs/clockwork.md`.
+
+Also what a fetch brings (rule 6). When fetches start is the business of `simpy_dispatcher`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
-
-from simpy_devices import (
-    LAST_NUMBER,
-    PURGE,
-    Action,
-    Agenda,
-    BackupDevice,
-    Fetch,
-    Link,
-    Part,
-)
+from simpy_cache import Held, ReadCache
+from simpy_client import Client, Fetch, Part, Run
+from simpy_devices import FETCHED, PURGE, Agenda, BackupDevice, Key, Link
 
 from vmrestorekit.plan import RestorePlan
-from vmrestorekit.restore.events import CAUSES, PURGE_TRIGGERS, READERS
+from vmrestorekit.restore.events import CAUSES, READERS
 from vmrestorekit.restore.hardware import Hardware
 
 VM_READ, RELOCATION_READ, FIRST_SET, PRE_STAGING, RELOCATION_STAGING = range(len(CAUSES))
 OF_VM, OF_RELOCATION = range(len(READERS))
-BY_RUN, BY_INDICATION = range(len(PURGE_TRIGGERS))
+BY_RUN, BY_INDICATION, BY_PERIOD = range(3)
 CAUSE_OF_READER = {OF_VM: VM_READ, OF_RELOCATION: RELOCATION_READ}
 
 
-@dataclasses.dataclass(eq=False)
-class Media:
-    """Where blocks are: on the backup medium, and on the destination."""
-
-    stored: list[bool]
-    address: list[int]
-    first_set: list[int]  # stored blocks of the plan's
-    sequence: list[int]  # stored blocks of the plan's
-    relocated: set[int] = dataclasses.field(default_factory=set)
-
-
-class ReadCache:
-    """Rule 5: slots, pins, and the order of eviction."""
-
-    def __init__(self, slots: int, policy: str) -> None:
-        self.slots, self.policy = slots, policy
-        self.served: OrderedDict[int, bool] = OrderedDict()  # in the policy's order: served since it came?
-        self.in_flight: set[int] = set()
-        self.pins: Counter[int] = Counter()
-
-    def __contains__(self, block: int) -> bool:
-        return block in self.served
-
-    @property
-    def free(self) -> int:
-        return self.slots - len(self.served) - len(self.in_flight)
-
-    def hit(self, block: int) -> None:
-        if self.policy == "lru":
-            self.served.move_to_end(block)
-
-    def reserve(self, blocks: Iterable[int]) -> None:
-        self.in_flight.update(blocks)
-        assert self.free >= 0, "more slots are taken than there are"
-
-    def enter(self, block: int) -> None:
-        self.in_flight.remove(block)
-        self.served[block] = False
-
-    def victims_of_demand(self, count: int) -> list[int] | None:
-        """Return what has to be evicted for `count` blocks of demand; None if it cannot have all slots."""
-        missing = max(0, count - self.free)
-        unpinned = [block for block in self.served if not self.pins[block]]
-        return unpinned[:missing] if missing <= len(unpinned) else None
-
-    def victims_of_stager(self, count: int) -> list[int] | None:
-        """Return what has to be evicted for `count` blocks of a stager; None if it cannot have the slots."""
-        missing = max(0, count - self.free)
-        return self._served_and_unpinned[:missing] if count <= self.slots_for_stagers else None
-
-    @property
-    def slots_for_stagers(self) -> int:
-        return self.free + len(self._served_and_unpinned)
-
-    @property
-    def _served_and_unpinned(self) -> list[int]:
-        return [block for block, served in self.served.items() if served and not self.pins[block]]
-
-
-class Cursor:
-    """Rule 6: walks a list of blocks and never looks back, unless a block is taken back."""
-
-    def __init__(self, blocks: list[int]) -> None:
-        self.blocks, self.position = blocks, 0
-
-    def next_block(self, wanted: Callable[[int], bool]) -> int | None:
-        while self.position < len(self.blocks):
-            self.position += 1
-            if wanted(self.blocks[self.position - 1]):
-                return self.blocks[self.position - 1]
-        return None
-
-    def extend(self, blocks: list[int], may_follow: Callable[[int, int], bool], most: int) -> None:
-        """Give what follows the last block in the list, as long as it may, up to so many in all."""
-        while len(blocks) < most and self.position < len(self.blocks):
-            if not may_follow(blocks[-1], self.blocks[self.position]):
-                return
-            blocks.append(self.blocks[self.position])
-            self.position += 1
-
-    def take_back(self, position: int) -> None:
-        self.position = min(self.position, position)
-
-
-class RunTracker:
-    """Rule 8: at most eight open runs along the relocation sequence, the last extended one last."""
-
-    def __init__(self, sequence: list[int]) -> None:
-        self.position_of = {block: position for position, block in enumerate(sequence)}
-        self.runs: list[tuple[int, int]] = []  # first position, length
-
-    def see(self, block: int) -> tuple[int, int]:
-        """Extend or open a run; return it."""
-        position = self.position_of[block]
-        expecting = [index for index, run in enumerate(self.runs) if sum(run) == position]
-        if expecting:
-            start, length = self.runs.pop(expecting[-1])
-            extended = (start, length + 1)
+def ascending_neighbours(blocks: list[int]) -> list[tuple[int, int]]:
+    """Return first block and length of each run in which every block is one more than the last."""
+    runs: list[tuple[int, int]] = []
+    for block in blocks:
+        if runs and block == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
         else:
-            extended = (position, 1)
-        self.runs = [*self.runs, extended][-8:]
-        return extended
+            runs.append((block, 1))
+    return runs
 
 
 class MediaAgent:
-    """Rules 4, 5, 6 and 8: serves parts, fetches, stages, tracks and purges."""
+    """Rules 4, 5, 6 and 8: serves parts, fetches, tracks and purges.
 
-    def __init__(self, agenda: Agenda, plan: RestorePlan, hardware: Hardware, media: Media) -> None:
-        self.agenda, self.plan, self.media = agenda, plan, media
+    `plan` says what has to be the same in the plans of all its clients (rule 12).
+    """
+
+    def __init__(
+        self, agenda: Agenda, number: int, plan: RestorePlan, hardware: Hardware, device: BackupDevice
+    ) -> None:
+        self.agenda, self.number, self.plan, self.device = agenda, number, plan, device
         self.link = Link(agenda, hardware.link)
-        self.device = BackupDevice(agenda, hardware.backup_device, media.address, plan.block_bytes)
         self.cache = ReadCache(plan.cache_slots, plan.eviction)
+        self.clients: list[Client] = []  # in the order of their numbers
         self.queue: list[Fetch] = []
         self.in_flight: list[Fetch] = []
         self.waiting: dict[int, list[Part]] = {}
-        self.first_set = Cursor([] if plan.mode == "full_restore" else media.first_set)
-        self.relocation_cursor = Cursor(media.sequence)
-        self.runs = RunTracker(media.sequence)
-        self.ahead: set[int] = set()  # given by the relocation cursor, not sent to anyone since
-        self.pre_relocation_mode = self.relocating = self.relocation_finished = False
-        self.marks: dict[int, int] = {}  # block -> trigger
-        self.purged: set[int] = set()
-        self.vm_parts = 0
-        self.vm_demand: list[tuple[int, int]] = []  # when, bytes
-        self.fetched_of_first_set: set[int] = set()
-        self.after_fetch: Action = lambda: None
-        self.after_serving: Action = lambda: None
+        self.purged: set[int] = set()  # what left the cache by being purged when it was there last
+        self.balance = [0, 0, 0]  # rule 6, weighted: of reads of machines, of relocations, and of staging
+        self.turn = 0
+        self.in_service = True
+        self.last_trigger: dict[int, int] = {}  # of each content that was ever marked
+
+    # rule 12
+
+    def associate(self, client: Client) -> None:
+        client.agent = self
+        self.clients = sorted([*self.clients, client], key=lambda other: other.number)
+        cached = [block for block in client.first_set if client.copy.content[block] in self.cache]
+        client.staged_of_first_set.update(cached)
+
+    def de_associate(self, client: Client) -> None:
+        client.agent = None
+        self.clients.remove(client)
+
+    def lose(self) -> list[Client]:
+        """Go away; return the clients that have no agent now."""
+        self.in_service = False
+        for fetch in self.in_flight:
+            fetch.is_lost = True
+        left_alone, self.clients, self.queue = self.clients, [], []
+        for client in left_alone:
+            client.agent = None
+            client.forget()
+        self.link.lose()
+        return left_alone
 
     # rule 4
 
-    def ask(self, parts: list[Part]) -> None:
-        """Rule 4: the parts of one request arrive, in their order."""
-        missing: list[int | None] = []  # None: a part that is not missing separates its neighbours
+    def receive(self, parts: list[Part]) -> None:
+        """Rule 4: parts of one request arrive, in their order."""
+        missing: list[Part] = []
         for part in parts:
-            missing.append(part.block if self._receive(part) else None)
-            self.cache.pins[part.block] += 1
-            self.vm_parts += part.reader == OF_VM
-            if part.reader == OF_VM:
-                self.vm_demand.append((self.agenda.now, part.size))
+            if self._is_missing(part):
+                missing.append(part)
+            self.cache.pins[part.content] += 1
             self._track(part)
-        if parts:
-            cause = CAUSE_OF_READER[parts[0].reader]
-            self.queue += [Fetch(blocks, cause, parts[0].number) for blocks in self._group(missing)]
+        for group in self._group(missing):
+            blocks, first = [part.block for part in group], group[0]
+            cause, straight = CAUSE_OF_READER[first.reader], self.plan.misses == "straight"
+            self.join_queue(Fetch(first.client, blocks, cause, first.number, straight=straight))
 
-    def _receive(self, part: Part) -> bool:
+    def join_queue(self, fetch: Fetch) -> None:
+        fetch.joined = self.device.next_to_join()
+        self.queue.append(fetch)
+
+    def _is_missing(self, part: Part) -> bool:
         """Tell whether the part's block has to be fetched; transmit it if it is there."""
 
         def note(kind: str) -> None:
-            self.agenda.note(kind, part.block, 1, part.number, part.reader)
+            part.client.schedule.note(kind, part.block, 1, part.number, part.reader)
 
-        if part.block in self.cache:
+        content = part.content
+        if content in self.cache:
             note("cache_hit")
-            self.cache.hit(part.block)
+            self.cache.policy.hit(content)
             self._transmit(part)
             return False
-        known = self._is_coming(part.block)
-        note("cache_wait" if known else "cache_miss")
-        if not known and part.reader == OF_VM and part.block in self.purged:
+        is_coming = self.is_coming(content)
+        self.waiting.setdefault(content, []).append(part)
+        if is_coming:
+            note("cache_wait")
+            return False
+        note("cache_miss")
+        if content in self.purged and part.reader == OF_VM:
             note("refetch_after_purge")
-        self.waiting.setdefault(part.block, []).append(part)
-        return not known
+        if self.plan.misses != "straight":
+            self.cache.policy.miss(content)
+        return True
 
-    def _transmit(self, part: Part) -> None:
-        self.link.hand_over(part, lambda: self._arrive(part))
+    def is_coming(self, content: int) -> bool:
+        """Tell whether a content is in flight or in the queue; where it is, only one fetch has it.
 
-    def _is_coming(self, block: int) -> bool:
-        """Tell whether the block is in flight or in the queue; where it is, only one fetch has it.
-
-        A block that somebody waits for is coming, also while the parts of its request still arrive.
+        What somebody waits for is coming, also while the parts of its request still arrive.
         """
-        return block in self.waiting or any(block in fetch.blocks for fetch in self.in_flight + self.queue)
+        fetches = self.in_flight + self.queue
+        return content in self.waiting or any(content in fetch.contents for fetch in fetches)
 
-    def _group(self, missing: list[int | None]) -> list[list[int]]:
+    def _group(self, missing: list[Part]) -> list[list[Part]]:
         """Rule 4: neighbours in the request, in number and on the medium are one fetch."""
-        most = min(self.plan.fetch_bytes // self.plan.block_bytes, self.cache.slots)
-        address = self.media.address
-        groups: list[list[int]] = []
-        previous = None
-        for block in missing:
-            if block is not None:
-                neighbours = (
-                    previous is not None
-                    and block == previous + 1
-                    and address[block] == address[previous] + self.plan.block_bytes
-                )
-                if neighbours and len(groups[-1]) < most:
-                    groups[-1].append(block)
-                else:
-                    groups.append([block])
-            previous = block
+        size = self.plan.block_bytes
+        most = min(self.plan.fetch_bytes // size, self.cache.slots)
+        groups: list[list[Part]] = []
+        for part in missing:
+            last = groups[-1][-1] if groups else None
+            if (
+                last is not None
+                and part.place == last.place + 1
+                and part.block == last.block + 1
+                and part.client.copy.address[part.block] == part.client.copy.address[last.block] + size
+                and len(groups[-1]) < most
+            ):
+                groups[-1].append(part)
+            else:
+                groups.append([part])
         return groups
 
+    def _transmit(self, part: Part) -> None:
+        schedule = part.client.schedule
+        self.link.hand_over(schedule, part.number, part.block, part.size, lambda: self._arrive(part))
+
     def _arrive(self, part: Part) -> None:
-        """Rule 4: the transmission has arrived."""
-        self.agenda.note("serve", part.block, 1, part.number, part.reader)
-        self.cache.pins[part.block] -= 1
-        assert part.block in self.cache, f"block {part.block} was pinned and is gone"
-        self.cache.served[part.block] = True
-        self.ahead.discard(part.block)
-        self._purge_if_due(part.block)
-        self.vm_parts -= part.reader == OF_VM
+        """Rule 4: the transmission has arrived; rule 10: without effect, if the machine has expired."""
+        client, content = part.client, part.content
+        self.cache.pins[content] -= 1
+        if client.schedule.expired:
+            self._purge_if_due(content)
+            return
+        client.schedule.note("serve", part.block, 1, part.number, part.reader)
+        if content in self.cache:
+            self.cache.held[content].served = True
+        else:
+            assert self.plan.misses == "straight", f"content {content} was pinned and is gone"
+        self._is_ahead_no_more(content)
+        self._purge_if_due(content)
+        client.outstanding.remove(part)
         part.received()
-        self.after_serving()
+        client.after_serving()
 
-    # rule 6
+    # rules 5 and 6
 
-    def dispatch(self) -> None:
-        """Rule 6: start what can be started."""
-        while self._dispatch_step():
-            pass
+    def can_start(self, fetch: Fetch) -> bool:
+        if fetch.straight:
+            return True
+        demanded = self.is_demanded(fetch)
+        slots = self.cache.slots_for_demand if demanded else self.cache.slots_for_stagers
+        return len(fetch.blocks) <= slots
 
-    def _dispatch_step(self) -> bool:
-        self._refill()
-        if not self.device.idle:
-            return False
-        if self.queue:
-            return self._start_head(self.queue[0])
-        return self._start_low_priority()
+    def is_demanded(self, fetch: Fetch) -> bool:
+        return any(content in self.waiting for content in fetch.contents)
 
-    def _refill(self) -> None:
-        """Rule 6.1: only fetches of the running relocation's staging count, demanded or not."""
-        depth = self.plan.stage_depth or self.device.spec.channels
-        equal = self.plan.priorities == "equal"
-        counted = (FIRST_SET, PRE_STAGING, RELOCATION_STAGING) if equal else (RELOCATION_STAGING,)
-        while self.cache.slots_for_stagers > 0:
-            staging = [fetch for fetch in self.queue + self.in_flight if fetch.cause in counted]
-            if len(staging) >= depth or self.plan.priorities == "strict":
-                return
-            if equal:
-                cause, block, cursor = self._next_to_stage()
-            elif self.relocating:
-                cause, cursor = RELOCATION_STAGING, self.relocation_cursor
-                block = self._next_of_relocation()
-            else:
-                return
-            if block is None:
-                return
-            self.queue.append(self._with_neighbours(block, cause, cursor))
-
-    def _start_head(self, fetch: Fetch) -> bool:
-        """Rule 6.3."""
-        if any(block in self.waiting for block in fetch.blocks):
-            victims = self.cache.victims_of_demand(len(fetch.blocks))
-            if victims is None:
-                return False
-        else:
-            victims = self.cache.victims_of_stager(len(fetch.blocks))
-        self.queue.remove(fetch)
-        if victims is None:
-            cursor = self.first_set if fetch.cause == FIRST_SET else self.relocation_cursor
-            cursor.take_back(fetch.position)
-            self.ahead -= set(fetch.blocks)
-        else:
-            self._start(fetch, victims)
-        return True
-
-    def _start_low_priority(self) -> bool:
-        """Rule 6.4: without a slot no cursor moves."""
-        if not self.cache.slots_for_stagers or self.plan.priorities == "equal":
-            return False
-        cause, block, cursor = self._next_to_stage()
-        if block is None:
-            return False
-        fetch = self._with_neighbours(block, cause, cursor)
-        victims = self.cache.victims_of_stager(len(fetch.blocks))
-        assert victims is not None, "a stager took more than it can have"
-        self._start(fetch, victims)
-        return True
-
-    def _with_neighbours(self, block: int, cause: int, cursor: Cursor) -> Fetch:
-        """Rule 6, of cursors: the block and its neighbours in the list, in number and on the medium."""
-        size, address = self.plan.block_bytes, self.media.address
-        most = min(self.plan.stage_fetch_bytes // size, self.cache.slots_for_stagers)
-        if cause != FIRST_SET:
-            most = min(most, self._most_ahead - len(self.ahead))
-        position = cursor.position - 1
-        blocks = [block]
-        cursor.extend(
-            blocks,
-            lambda last, next_one: (
-                next_one == last + 1
-                and address[next_one] == address[last] + size
-                and self._to_stage(next_one)
-            ),
-            most,
-        )
-        if cause != FIRST_SET:
-            self.ahead |= set(blocks)
-        return Fetch(blocks, cause, LAST_NUMBER, position)
-
-    def _next_to_stage(self) -> tuple[int, int | None, Cursor]:
-        """Rule 6.4: the order in which the low-priority cursors are asked."""
-        if self.relocation_finished:
-            return FIRST_SET, None, self.first_set
-        block = self.first_set.next_block(self._to_stage)
-        if block is not None:
-            return FIRST_SET, block, self.first_set
-        cause = RELOCATION_STAGING if self.relocating else PRE_STAGING
-        may = self.plan.priorities != "as_claimed" if self.relocating else self.pre_relocation_mode
-        if may:
-            block = self._next_of_relocation()
-        return cause, block, self.relocation_cursor
-
-    def _next_of_relocation(self) -> int | None:
-        """Rule 6, of cursors: nothing while too much of what it gave was not sent to anyone."""
-        if len(self.ahead) >= self._most_ahead:
-            return None
-        return self.relocation_cursor.next_block(self._to_stage)
-
-    @property
-    def _most_ahead(self) -> int:
-        return self.plan.stage_ahead_limit // self.plan.block_bytes
-
-    def _to_stage(self, block: int) -> bool:
-        """Rule 6: what a cursor does not pass over."""
+    def may_stage(self, client: Client, block: int) -> bool:
+        """Rule 6: what a cursor does not pass over, and what may come along with a whole chunk."""
+        content = client.copy.content[block]
         return (
-            self.media.stored[block]
-            and block not in self.cache
-            and not self._is_coming(block)
-            and block not in self.media.relocated
-            and block not in self.purged
+            client.copy.stored[block]
+            and content not in self.cache
+            and not self.is_coming(content)
+            and block not in client.relocated
+            and block not in client.marks
         )
 
-    def _start(self, fetch: Fetch, victims: list[int]) -> None:
-        """Rules 5 and 6: take the slots and a channel."""
-        for victim in victims:
-            served = self.cache.served.pop(victim)
-            self.ahead.discard(victim)
-            self.marks.pop(victim, None)
-            self.agenda.note("evict", victim, 1, detail=0 if served else 1)
-        self.cache.reserve(fetch.blocks)
+    def start(self, fetch: Fetch) -> int:
+        """Take the slots and a channel; return the bytes that are read."""
+        client = fetch.client
+        if not fetch.straight:
+            demanded = self.is_demanded(fetch)
+            may_evict = self.cache.demand_may_evict if demanded else self.cache.stager_may_evict
+            self._evict(self.cache.make_room(len(fetch.blocks), fetch.incoming, may_evict))
+            for content in client.contents(fetch.blocks):
+                self.cache.reserve(content)
         self.in_flight.append(fetch)
-        self.agenda.note("fetch", fetch.blocks[0], len(fetch.blocks), fetch.request, fetch.cause)
-        self.device.start(fetch, lambda: self._complete(fetch))
+        first, last = self._widen(fetch)
+        client.schedule.note("fetch", first, last - first + 1, fetch.request, fetch.cause)
+        address, size = client.copy.address, self.plan.block_bytes
+        span = address[last] + size - address[first]
+        counts_for_expiry = not client.schedule.expired
+        if counts_for_expiry:
+            client.schedule.begin_operation()
+
+        def key() -> Key | None:
+            return None if fetch.is_lost else (FETCHED, client.number, fetch.number, fetch.blocks[0])
+
+        def complete() -> None:
+            if not fetch.is_lost:
+                self._complete(fetch)
+            if counts_for_expiry:
+                client.schedule.end_operation()
+
+        self.device.start(key, address[first], span, complete)
+        return span
+
+    def _evict(self, victims: list[Held]) -> None:
+        for victim in victims:
+            unserved = int(not victim.served)
+            self.agenda.note(victim.machine, "evict", victim.block, 1, detail=unserved)
+            self._is_ahead_no_more(victim.content)
+
+    def _widen(self, fetch: Fetch) -> tuple[int, int]:
+        """Rule 6, whole chunks: return first and last block that are read; reserve what comes along."""
+        copy = fetch.client.copy
+        first, last = fetch.blocks[0], fetch.blocks[-1]
+        if copy.chunk is None:
+            return first, last
+        first = copy.chunk.index(copy.chunk[first])
+        last = max(block for block, chunk in enumerate(copy.chunk) if chunk == copy.chunk[last])
+        if not fetch.straight:
+            for block in range(first, last + 1):
+                is_read = copy.address[first] <= copy.address[block] <= copy.address[last]
+                if is_read and self.may_stage(fetch.client, block) and self.cache.slots_for_stagers:
+                    may_evict = self.cache.stager_may_evict
+                    self._evict(self.cache.make_room(1, fetch.incoming, may_evict))
+                    self.cache.reserve(copy.content[block])
+                    fetch.along.append(block)
+        return first, last
 
     def _complete(self, fetch: Fetch) -> None:
-        """Rule 6: blocks enter the cache, and who waits for them is served."""
+        """Rule 6: blocks enter the cache, and who waits for them is served.
+
+        Rule 12: for a machine that has expired, only blocks that others wait for.
+        """
+        client = fetch.client
         self.in_flight.remove(fetch)
-        self.agenda.note("staged", fetch.blocks[0], len(fetch.blocks), fetch.request, fetch.cause)
-        for block in fetch.blocks:
-            self.cache.enter(block)
-            for part in self.waiting.pop(block, []):
+        came = sorted(fetch.blocks + fetch.along)
+        if client.schedule.expired:
+            unwanted = [block for block in came if client.copy.content[block] not in self.waiting]
+            came = [block for block in came if block not in unwanted]
+            if not fetch.straight:
+                for content in client.contents(unwanted):
+                    self.cache.release(content)
+        kind = "read_from_media" if fetch.straight else "staged"
+        for first, count in ascending_neighbours(came):
+            client.schedule.note(kind, first, count, fetch.request, fetch.cause)
+        for block in came:
+            content = client.copy.content[block]
+            if not fetch.straight:
+                self.cache.enter(content, Held(client.number, block, content))
+                self.purged.discard(content)
+            for part in self.waiting.pop(content, []):
                 self._transmit(part)
-        self.fetched_of_first_set.update(set(fetch.blocks) & set(self.first_set.blocks))
-        self.after_fetch()
+        if not fetch.straight:
+            self._count_first_sets(client.contents(came))
+
+    def _count_first_sets(self, contents: list[int]) -> None:
+        for client in self.clients:
+            came = [block for block in client.first_set if client.copy.content[block] in contents]
+            client.staged_of_first_set.update(came)
+            client.after_fetch()
+
+    def _is_ahead_no_more(self, content: int) -> None:
+        for client in self.clients:
+            client.ahead -= set(client.copy.blocks_of(content))
 
     # rule 8
 
     def _track(self, part: Part) -> None:
         """Rule 8: look for runs of reads along the relocation sequence, whoever reads."""
-        if not (self.relocating and self.plan.purge.by_run):
+        client, rule = part.client, part.client.plan.purge
+        if not (client.relocating and (rule.by_run or rule.by_period)):
             return
-        start, length = self.runs.see(part.block)
-        if length == self.plan.purge.run_length:
-            self.agenda.note("infer_run", self.media.sequence[start], length)
-            for block in self.media.sequence[start : start + length]:
-                self.mark(block, BY_RUN)
-        elif length > self.plan.purge.run_length:
-            self.mark(part.block, BY_RUN)
+        run = client.runs.see(part.block)
+        if rule.by_run and run.length == rule.run_length:
+            self._infer(client, run, BY_RUN)
+        elif run.trigger is not None:
+            self.mark(client, part.block, run.trigger)
 
-    def mark(self, block: int, trigger: int) -> None:
+    def _infer(self, client: Client, run: Run, trigger: int) -> None:
+        run.trigger = trigger
+        client.schedule.note("infer_run", client.sequence[run.start], run.length)
+        self._mark_run(client, run, trigger)
+
+    def _mark_run(self, client: Client, run: Run, trigger: int) -> None:
+        for block in client.sequence[run.start : run.expected]:
+            self.mark(client, block, trigger)
+
+    def look_at_runs(self, client: Client) -> None:
+        """Rule 8: purging by period."""
+        for run in client.runs.runs:
+            if run.length < 2:
+                continue
+            if run.trigger is None:
+                self._infer(client, run, BY_PERIOD)
+            else:
+                self._mark_run(client, run, BY_PERIOD)
+
+    def mark(self, client: Client, block: int, trigger: int) -> None:
         """Rule 8: mark a block that is there or coming; the first mark stays."""
-        if block in self.cache or self._is_coming(block):
-            self.marks.setdefault(block, trigger)
-            self._purge_if_due(block)
+        content = client.copy.content[block]
+        if block not in client.marks and (content in self.cache or self.is_coming(content)):
+            client.marks.add(block)
+            self.last_trigger[content] = trigger
+            self._purge_if_due(content)
 
-    def _can_be_purged(self, block: int) -> bool:
-        return block in self.marks and self.cache.served.get(block, False) and not self.cache.pins[block]
+    def _can_be_purged(self, content: int) -> bool:
+        """Rules 8 and 12: somebody marked it, and of the machines associated everybody who has it."""
+        is_marked = content in self.last_trigger and all(
+            block in client.marks for client in self.clients for block in client.copy.blocks_of(content)
+        )
+        return is_marked and self.cache.stager_may_evict(content)
 
-    def _purge_if_due(self, block: int) -> None:
-        if self._can_be_purged(block) and not self.agenda.is_due((PURGE, 0, block)):
-            self.agenda.add(PURGE, 0, block, lambda: self._purge(block))
+    def _purge_if_due(self, content: int) -> None:
+        if self._can_be_purged(content):
+            held = self.cache.held[content]
+            key = (PURGE, held.machine, 0, held.block)
+            if not self.agenda.is_due(key):
+                self.agenda.add(key, lambda: self._purge(content))
 
-    def _purge(self, block: int) -> None:
-        """Rule 8: unless the block was pinned again, or the cache emptied, since it became due."""
-        if self._can_be_purged(block):
-            del self.cache.served[block]
-            self.purged.add(block)
-            self.agenda.note("purge", block, 1, detail=self.marks.pop(block))
+    def _purge(self, content: int) -> None:
+        """Rule 8: unless it was pinned again, or the cache emptied, since it became due."""
+        if self._can_be_purged(content):
+            held = self.cache.drop(content)
+            self.purged.add(content)
+            self._is_ahead_no_more(content)
+            self.agenda.note(held.machine, "purge", held.block, 1, detail=self.last_trigger[content])
 
-    def empty_cache(self) -> None:
-        self.agenda.note("empty_read_cache", count=len(self.cache.served))
-        self.cache.served.clear()
+    # rules 9, 10 and 12
+
+    def cut_off(self, client: Client) -> None:
+        """Rule 10: nobody waits for this client's parts any more; its fetches leave the queue."""
+        for content, parts in list(self.waiting.items()):
+            others = [part for part in parts if part.client is not client]
+            self.cache.pins[content] -= len(parts) - len(others)
+            self.waiting[content] = others
+            if not others:
+                del self.waiting[content]
+        self.queue = [fetch for fetch in self.queue if fetch.client is not client or self.is_demanded(fetch)]
+        for content in list(self.cache.held):
+            self._purge_if_due(content)
+
+    def empty_cache(self, client: Client) -> int:
+        """Drop the unpinned contents of the client's blocks that nobody else may need; return how many."""
+        others = [other for other in self.clients if other is not client]
+
+        def is_needed(content: int) -> bool:
+            return any(
+                block not in other.marks for other in others for block in other.copy.blocks_of(content)
+            )
+
+        stored = [block for block, is_stored in enumerate(client.copy.stored) if is_stored]
+        dropped = [
+            content
+            for content in sorted(set(client.contents(stored)))
+            if self.cache.demand_may_evict(content) and not is_needed(content)
+        ]
+        for content in dropped:
+            self.cache.drop(content)
+            self._is_ahead_no_more(content)
+        return len(dropped)

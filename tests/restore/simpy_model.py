@@ -1,402 +1,207 @@
 """A second, slow, readable model of `docs/clockwork.md`, in SimPy: an oracle for the engine.
 
-It is written from that page alone and shares no code with the engine. Docstrings name the rules. The order of
-an instant and the devices are in `simpy_devices`, the media agent is in `simpy_media_agent`.
+It is written from that page alone and shares no code with the engine. Docstrings name the rules. Here are
+the modes of a restore (rules 7, 9 and 10), and which media agent serves whom (rule 12). The order of an
+instant and the devices are in `simpy_devices`, the host is in `simpy_host`, the media agent in
+`simpy_media_agent`, `simpy_client`, `simpy_dispatcher` and `simpy_cache`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import math
-from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import simpy
-from simpy_devices import (
-    DESTINATION,
-    ISSUE,
-    LAST_NUMBER,
-    MODE,
-    SET_UP,
-    WRITE_CACHE,
-    Action,
-    Agenda,
-    Event,
-    Part,
-    Process,
-    Volume,
-)
-from simpy_media_agent import BY_INDICATION, OF_RELOCATION, OF_VM, Media, MediaAgent
+from simpy_client import Client, Copy
+from simpy_devices import LAST_NUMBER, MODE, NO_MACHINE, Action, Agenda, BackupDevice, Event, Schedule
+from simpy_dispatcher import Dispatcher
+from simpy_host import APPLIED, BEING_APPLIED, UNIT, WRITTEN, ZEROED, Relocation, VirtualMachine
+from simpy_media_agent import OF_VM, MediaAgent
 
-from vmrestorekit.plan import RestorePlan, first_block_of_disk
+from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore import hardware as hw
 from vmrestorekit.traces.schema import ReadTrace
 
-UNIT = 4096
-
 # rule 1: numbers of changes of mode
-LAUNCH, PRE_RELOCATION, START_RELOCATION, WARNING, EXPIRY, CHECK_LOAD = range(6)
-
-# rule 3: states of a unit
-UNTOUCHED, WRITTEN, ZEROED, BEING_APPLIED, APPLIED = range(5)
-
-
-@dataclasses.dataclass(eq=False)
-class Request:
-    """One row of the trace, as issued."""
-
-    number: int
-    op: str
-    disk: int
-    offset: int
-    length: int
-    block: int = -1
-    count: int = 0
-    issued: int = -1
-    completed: bool = False
+(
+    ASK_FOR_RESTORE,
+    LAUNCH,
+    PRE_RELOCATION,
+    START_RELOCATION,
+    EXTENSION,
+    WARNING,
+    EXPIRY,
+    CHECK_LOAD,
+    PURGE_BY_PERIOD,
+    TAKE_OVER,
+) = range(10)
 
 
-class VirtualMachine:
-    """Rules 2 and 3: the closed loop, and the host's routing of its requests."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Restore:
+    """What is restored, when, and which media agent the user named (rule 12).
 
-    def __init__(
-        self, agenda: Agenda, trace: ReadTrace, plan: RestorePlan, hardware: hw.Hardware, agent: MediaAgent
-    ) -> None:
-        self.agenda, self.agent, self.media, self.block_bytes = agenda, agent, agent.media, plan.block_bytes
-        self.destination = Volume(agenda, DESTINATION, hardware.destination)
-        self.write_cache = Volume(agenda, WRITE_CACHE, hardware.write_cache)
-        self.first_block = first_block_of_disk(plan.disk_bytes, plan.block_bytes)
-        self.units = [UNTOUCHED] * (plan.blocks * plan.block_bytes // UNIT)
-        self.pivoted = False
-        self.open_writes: list[Request] = []
-        self.open_flushes: list[tuple[Request, list[Request]]] = []
-        self.after_write: Action = lambda: None
-        self.requests = [self._request(number, row) for number, row in enumerate(trace.frame.rows())]
-        self.children = self._children(trace, hardware.cpu_factor)
+    `address`, `chunk` and `content` are of shape (blocks,); `content` None: no content is shared.
+    """
 
-    def _request(self, number: int, row: tuple[int, int, int, str, int, int]) -> Request:
-        _, _, disk, op, offset, length = row
-        request = Request(number, op, disk, offset, length)
-        if op != "flush":
-            first, last = (byte // self.block_bytes for byte in (offset, offset + length - 1))
-            request.block, request.count = self.first_block[disk] + first, last - first + 1
-        return request
-
-    def _children(self, trace: ReadTrace, cpu_factor: float) -> dict[int, list[tuple[int, int]]]:
-        """Rule 2: number of the parent (-1 for the launch) -> number and think time of each child."""
-        issued, completed = (trace.frame[name].to_list() for name in ("issued_ns", "completed_ns"))
-        instants = list(enumerate(issued))
-        if "boot_done_ns" in trace.metadata.marks:
-            instants.append((len(issued), trace.metadata.marks["boot_done_ns"]))
-        children: dict[int, list[tuple[int, int]]] = {}
-        for number, instant in instants:
-            candidates = [(completed[row], row) for row in range(number) if completed[row] <= instant]
-            ended, parent = max(candidates, default=(0, -1))
-            children.setdefault(parent, []).append((number, round((instant - ended) * cpu_factor)))
-        return children
-
-    def make_children_due(self, parent: int) -> None:
-        for number, think in self.children.get(parent, []):
-            self.agenda.add_later(think, ISSUE, number, functools.partial(self._issue, number))
-
-    def _issue(self, number: int) -> None:
-        """Rule 2."""
-        if number == len(self.requests):
-            self.agenda.note("boot_done")
-            return
-        request = self.requests[number]
-        request.issued = self.agenda.now
-        self._note(f"vm_{request.op}", request, request.length)
-        getattr(self, f"_{request.op}")(request)
-
-    def _note(self, kind: str, request: Request, detail: int) -> None:
-        self.agenda.note(kind, request.block, request.count, request.number, detail)
-
-    def _complete(self, request: Request) -> None:
-        request.completed = True
-        self._note("vm_done", request, self.agenda.now - request.issued)
-        self.make_children_due(request.number)
-
-    # rule 3
-
-    def _touched(self, request: Request) -> list[tuple[int, int]]:
-        """Return each unit that the request touches and how many of its bytes it covers."""
-        base = self.first_block[request.disk] * self.block_bytes // UNIT
-        end = request.offset + request.length
-        return [
-            (base + unit, min(end, (unit + 1) * UNIT) - max(request.offset, unit * UNIT))
-            for unit in range(request.offset // UNIT, (end - 1) // UNIT + 1)
-        ]
-
-    def _read(self, request: Request) -> None:
-        self._cut_up(request, self._touched(request), lambda: self._complete(request))
-
-    def _cut_up(self, request: Request, spans: list[tuple[int, int]], when_read: Action) -> None:
-        """Rule 3: send the bytes to where they come from; `when_read` comes with the last of them."""
-        routed: Counter[str] = Counter()
-        from_source: Counter[int] = Counter()
-        for unit, size in spans:
-            place = self._route(unit)
-            if place == "logical source":
-                from_source[unit * UNIT // self.block_bytes] += size
-            else:
-                routed[place] += size
-        outstanding = len(from_source) + ("write cache" in routed) + ("destination" in routed)
-
-        def received() -> None:
-            nonlocal outstanding
-            outstanding -= 1
-            if outstanding == 0:
-                when_read()
-
-        def read_from(volume: Volume, kind: str, size: int) -> None:
-            def completed() -> None:
-                self._note(kind, request, size)
-                received()
-
-            volume.hand_over(request.number, size, completed)
-
-        if outstanding == 0:
-            when_read()
-        if "write cache" in routed:
-            read_from(self.write_cache, "read_write_cache", routed["write cache"])
-        if "destination" in routed:
-            read_from(self.destination, "read_destination", routed["destination"])
-        parts = sorted(from_source.items())
-        self.agent.ask([Part(request.number, OF_VM, block, size, received) for block, size in parts])
-
-    def _route(self, unit: int) -> str:
-        """Rule 3: the six cases."""
-        state, block = self.units[unit], unit * UNIT // self.block_bytes
-        if state in (WRITTEN, BEING_APPLIED):
-            return "write cache"
-        if state == ZEROED:
-            return "nothing"
-        if state == APPLIED or block in self.media.relocated:
-            return "destination"
-        return "logical source" if self.media.stored[block] else "nothing"
-
-    def _write(self, request: Request) -> None:
-        """Rule 3: before the pivot, units at the ends that are covered in part are read first."""
-        self.open_writes.append(request)
-        touched = self._touched(request)
-        volume = self.destination if self.pivoted else self.write_cache
-        to_read = [
-            (unit, UNIT)
-            for unit, size in touched
-            if size < UNIT and not self.pivoted and self.units[unit] not in (WRITTEN, BEING_APPLIED)
-        ]
-
-        def write() -> None:
-            volume.hand_over(request.number, request.length, written)
-
-        def written() -> None:
-            for unit, _ in touched:
-                self.units[unit] = APPLIED if self.pivoted else WRITTEN
-            self._note("written", request, int(volume is self.destination))
-            self.open_writes.remove(request)
-            self._complete(request)
-            self._complete_flushes()
-            self.after_write()
-
-        self._cut_up(request, to_read, write)
-
-    def _discard(self, request: Request) -> None:
-        for unit, size in self._touched(request):
-            if size == UNIT and not self.pivoted:
-                self.units[unit] = ZEROED
-        self._complete(request)
-
-    def _flush(self, request: Request) -> None:
-        self.open_flushes.append((request, list(self.open_writes)))
-        self._complete_flushes()
-
-    def _complete_flushes(self) -> None:
-        """Rule 3: in the order of their issue, those that no open write holds up."""
-        waiting = self.open_flushes
-        self.open_flushes = []
-        for flush, writes in waiting:
-            if all(write.completed for write in writes):
-                self._complete(flush)
-            else:
-                self.open_flushes.append((flush, writes))
+    trace: ReadTrace
+    plan: RestorePlan
+    address: npt.NDArray[np.int64]
+    chunk: npt.NDArray[np.int32] | None = None
+    content: npt.NDArray[np.int64] | None = None
+    start_ns: int = 0
+    agent: int | None = None
 
 
-class Relocation:
-    """Rule 7: requests along the sequence, `relocation_depth` of them outstanding."""
+@dataclasses.dataclass(frozen=True)
+class MediaAgents:
+    """Rule 12: how many media agents there are, and how they share the work; `failures` are (agent, when)."""
 
-    def __init__(self, agenda: Agenda, plan: RestorePlan, machine: VirtualMachine, agent: MediaAgent) -> None:
-        self.agenda, self.plan, self.agent = agenda, plan, agent
-        self.destination = machine.destination
-        size = plan.relocation_request_bytes // plan.block_bytes
-        sequence = agent.media.sequence
-        first_number = len(machine.requests) + 1
-        self.to_issue = [
-            (first_number + k, sequence[at : at + size]) for k, at in enumerate(range(0, len(sequence), size))
-        ]
-        self.unfinished = len(self.to_issue)
-        self.when_finished: Action = lambda: None
-
-    def start(self) -> None:
-        for _ in range(self.plan.relocation_depth):
-            self._make_next_due()
-        if not self.unfinished:
-            self.when_finished()
-
-    def _make_next_due(self) -> None:
-        if self.to_issue:
-            number, blocks = self.to_issue.pop(0)
-            self.agenda.add(ISSUE, number, -1, lambda: self._issue(number, blocks))
-
-    def _issue(self, number: int, blocks: list[int]) -> None:
-        size = self.plan.block_bytes
-        self.agenda.note("relocation_read", blocks[0], len(blocks), number, len(blocks) * size)
-        outstanding = len(blocks)
-
-        def received() -> None:
-            nonlocal outstanding
-            outstanding -= 1
-            if outstanding == 0:
-                self.destination.hand_over(
-                    number, len(blocks) * size, lambda: self._relocated(number, blocks)
-                )
-
-        self.agent.ask([Part(number, OF_RELOCATION, block, size, received) for block in blocks])
-
-    def _relocated(self, number: int, blocks: list[int]) -> None:
-        self.agent.media.relocated.update(blocks)
-        for first, count in ascending_neighbours(blocks):
-            self.agenda.note("relocated", first, count, number, count * self.plan.block_bytes)
-        if self.plan.purge.by_indication:
-            for block in blocks:
-                self.agent.mark(block, BY_INDICATION)
-        self.unfinished -= 1
-        self._make_next_due()
-        if not self.unfinished:
-            self.when_finished()
-
-
-def ascending_neighbours(blocks: list[int]) -> list[tuple[int, int]]:
-    """Return first block and length of each run in which every block is one more than the last."""
-    runs: list[tuple[int, int]] = []
-    for block in blocks:
-        if runs and block == sum(runs[-1]):
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((block, 1))
-    return runs
+    count: int = 1
+    balancing: str = "fewest"
+    staging: str = "round_robin"
+    shared_device: bool = True
+    failures: tuple[tuple[int, int], ...] = ()
+    takeover_ns: int = 0
 
 
 class Coordinator:
     """Rules 7, 9 and 10: set-up, changes of mode, and the two ends."""
 
-    def __init__(self, agenda: Agenda, plan: RestorePlan, machine: VirtualMachine, agent: MediaAgent) -> None:
-        self.agenda, self.plan, self.machine, self.agent = agenda, plan, machine, agent
-        self.relocation = Relocation(agenda, plan, machine, agent)
+    def __init__(self, machine: VirtualMachine, hardware: hw.Hardware) -> None:
+        self.machine, self.client, self.schedule = machine, machine.client, machine.schedule
+        self.plan, self.device_spec = self.client.plan, hardware.backup_device
+        self.relocation = Relocation(machine)
         self.relocation.when_finished = self.finish_relocation
-        self.launch_is_due = self.launched = False
-        self.applying = self.unmounted = self.relocation_started = False
+        self.launch_is_due = self.launched = self.relocation_started = False
+        self.applying = self.unmounted = self.is_stranded = False
         self.apply_cursor = 0
-        agent.after_fetch = self.launch_if_enough_is_staged
-        agent.after_serving = self.unmount_when_quiet
+        self.start_ns = 0  # when the restore was asked for
+        self.expiry_ns = self.plan.expiry_ns
+        self.warning_at: int | None = None
+        self.client.after_fetch = self.launch_if_enough_is_staged
+        self.client.after_serving = self.unmount_when_quiet
         machine.after_write = self.apply_on
 
-    def set_up(self) -> None:
+    @property
+    def since_start(self) -> int:
+        return self.schedule.now - self.start_ns
+
+    # rule 7
+
+    def set_up(self, agent: MediaAgent) -> None:
         """Rule 7: what happens at 0."""
-        note, mode = self.agenda.note, self.plan.mode
+        note, mode, plan = self.schedule.note, self.plan.mode, self.plan
+        self.start_ns = self.schedule.now
         if mode == "live_mount":
             note("select_vm")
-        note("export_file_system")
+        note("export_file_system", detail=agent.number)
         note("mount_file_system")
         if mode != "live_mount":
             note("set_up_data_flow")
         if mode == "full_restore":
-            self.agenda.add(MODE, START_RELOCATION, -1, self.start_relocation)
+            self.schedule.add(MODE, START_RELOCATION, self.start_relocation)
             return
         note("indicate_vm_profile")
-        note("determine_first_set", count=len(self.agent.media.first_set))
-        if self.plan.expiry_ns is not None:
-            self.agenda.add_later(self.plan.expiry_ns, MODE, EXPIRY, self.expire)
-        rule = self.plan.launch
-        if rule.rule == "share":
+        note("determine_first_set", count=len(self.client.first_set))
+        if self.expiry_ns is not None:
+            self._schedule_expiry(self.expiry_ns)
+            if plan.extend_at_ns is not None:
+                self.schedule.add_later(plan.extend_at_ns, MODE, EXTENSION, self.extend)
+        if plan.launch.rule == "share":
             self.launch_if_enough_is_staged()
         else:
-            head_start = rule.head_start_ns if rule.rule == "head_start" else 0
-            self.agenda.add_later(head_start, MODE, LAUNCH, self.launch)
+            head_start = plan.launch.head_start_ns if plan.launch.rule == "head_start" else 0
+            self.schedule.add_later(head_start, MODE, LAUNCH, self.launch)
             self.launch_is_due = True
 
     def make_launch_due(self) -> None:
         self.launch_is_due = True
-        self.agenda.add(MODE, LAUNCH, -1, self.launch)
+        self.schedule.add(MODE, LAUNCH, self.launch)
 
     def launch_if_enough_is_staged(self) -> None:
         """Rule 7, launch by share: when a fetch completes."""
         if self.launch_is_due or self.plan.mode == "full_restore":
             return
-        needed = math.ceil(self.plan.launch.share * len(self.agent.media.first_set))
-        if len(self.agent.fetched_of_first_set) >= needed:
+        needed = math.ceil(self.plan.launch.share * len(self.client.first_set))
+        if len(self.client.staged_of_first_set) >= needed:
             self.make_launch_due()
 
-    def dispatch(self) -> None:
-        """Rule 6, and the rule 7 launch when staging can go no further."""
-        self.agent.dispatch()
-        if not (self.launch_is_due or self.agent.in_flight or self.plan.mode == "full_restore"):
+    def launch_if_staging_can_go_no_further(self) -> None:
+        """Rule 7, launch by share: after a dispatch. Without an agent, staging has not begun."""
+        agent = self.client.agent
+        waits = not (self.launch_is_due or self.plan.mode == "full_restore")
+        if not waits or agent is None or not agent.device.has_idle_channel:
+            return
+        if not any(fetch.client is self.client for fetch in agent.queue + agent.in_flight):
             self.make_launch_due()
 
     def launch(self) -> None:
         """Rule 7: launch, and what comes at fixed times after it."""
         self.launched = True
-        self.agenda.note("launch_vm", detail=len(self.agent.fetched_of_first_set))
+        self.schedule.note("launch_vm", detail=len(self.client.staged_of_first_set))
         self.machine.make_children_due(-1)
-        plan, later = self.plan, self.agenda.add_later
+        plan, later = self.plan, self.schedule.add_later
         if plan.mode == "instant_restore":
             later(plan.pre_relocation_delay_ns, MODE, PRE_RELOCATION, self.indicate_pre_relocation)
             start = plan.relocation_start
-            until_start = start.at_ns(self.agenda.now) - self.agenda.now
+            until_start = start.at_ns(self.since_start) - self.since_start
             later(until_start, MODE, START_RELOCATION, self.start_relocation)
             if start.rule == "load":
                 later(60 * start.check_ns, MODE, CHECK_LOAD, self.check_load)
-        if plan.expiry_ns is not None:
-            until_warning = plan.expiry_ns - plan.warning_ns - self.agenda.now
-            later(max(0, until_warning), MODE, WARNING, self.warn)
+        if self.expiry_ns is not None:
+            self._schedule_warning(self.expiry_ns)
 
     def indicate_pre_relocation(self) -> None:
         if not self.relocation_started:
-            self.agenda.note("indicate_pre_relocation")
-            self.agent.pre_relocation_mode = True
+            self.schedule.note("indicate_pre_relocation")
+            self.client.pre_relocation_mode = True
 
     def check_load(self) -> None:
         """Rule 7: a load condition."""
         if self.relocation_started:
             return
-        start = self.plan.relocation_start
+        start, spec = self.plan.relocation_start, self.device_spec
         window = 60 * start.check_ns
-        asked = sum(size for at, size in self.agent.vm_demand if at >= self.agenda.now - window)
-        device = self.agent.device.spec
-        limit = math.floor(start.load_share * (device.channels * device.bandwidth * window // 1_000_000_000))
+        asked = sum(size for at, size in self.client.demand_of_vm if at >= self.schedule.now - window)
+        limit = math.floor(start.load_share * (spec.channels * spec.bandwidth * window // 1_000_000_000))
         if asked < limit:
             self.start_relocation()
         else:
-            self.agenda.add_later(start.check_ns, MODE, CHECK_LOAD, self.check_load)
+            self.schedule.add_later(start.check_ns, MODE, CHECK_LOAD, self.check_load)
 
     def start_relocation(self) -> None:
         if self.relocation_started:
             return
         self.relocation_started = True
-        self.agenda.note("start_relocation")
-        self.agenda.note("indicate_relocation_in_progress")
-        self.agent.relocating = True
+        self.schedule.note("start_relocation")
+        self.schedule.note("indicate_relocation_in_progress")
+        self.client.relocating = True
+        if self.plan.purge.by_period:
+            self._look_at_runs_later()
         self.relocation.start()
+
+    # rule 8
+
+    def _look_at_runs_later(self) -> None:
+        self.schedule.add_later(self.plan.purge.period_ns, MODE, PURGE_BY_PERIOD, self.purge_by_period)
+
+    def purge_by_period(self) -> None:
+        if self.client.relocating and not self.is_stranded:
+            if self.client.agent is not None:
+                self.client.agent.look_at_runs(self.client)
+            self._look_at_runs_later()
 
     # rule 9
 
     def finish_relocation(self) -> None:
         """Rule 9: no more staging or tracking; pending units are those written and those zeroed."""
-        self.agent.relocating, self.agent.relocation_finished = False, True
-        self.agenda.note("finish_relocation")
-        self.agenda.note("apply_writes", detail=UNIT * self._pending())
+        self.client.relocating, self.client.relocation_finished = False, True
+        self.schedule.note("finish_relocation")
+        self.schedule.note("apply_writes", detail=UNIT * self._pending())
         self.apply_on()
 
     def _pending(self) -> int:
@@ -404,7 +209,7 @@ class Coordinator:
 
     def apply_on(self) -> None:
         """Rule 9: the next operation of applying; or the pivot; or a wait for the writes under way."""
-        if not self.agent.relocation_finished or self.applying or self.machine.pivoted:
+        if not self.client.relocation_finished or self.applying or self.machine.pivoted:
             return
         run = self._next_run_to_apply()
         if run:
@@ -448,7 +253,7 @@ class Coordinator:
                 if units[unit] == BEING_APPLIED:
                     units[unit] = APPLIED
             first, last = (unit * UNIT // self.plan.block_bytes for unit in (run[0], run[-1]))
-            self.agenda.note("applied", first, last - first + 1, detail=size)
+            self.schedule.note("applied", first, last - first + 1, detail=size)
             self.apply_cursor = run[-1] + 1
             self.applying = False
             self.apply_on()
@@ -456,7 +261,7 @@ class Coordinator:
         self.machine.write_cache.hand_over(LAST_NUMBER, size, have_been_read)
 
     def pivot(self) -> None:
-        self.agenda.note("use_destination")
+        self.schedule.note("use_destination")
         self.machine.pivoted = True
         self.unmount_when_quiet()
         if self.plan.mode == "full_restore":
@@ -464,32 +269,221 @@ class Coordinator:
 
     def unmount_when_quiet(self) -> None:
         """Rule 9: once no part of the virtual machine is outstanding any more."""
-        if self.machine.pivoted and not self.agent.vm_parts and not self.unmounted:
+        outstanding = any(part.reader == OF_VM for part in self.client.outstanding)
+        if self.machine.pivoted and not outstanding and not self.unmounted:
             self.unmounted = True
-            self.agenda.note("unmount_file_system")
-            self.agenda.note("indicate_relocation_completed")
-            self.agent.empty_cache()
-            self.agenda.note("de_associate")
+            self.schedule.note("unmount_file_system")
+            self.schedule.note("indicate_relocation_completed")
+            self._empty_read_cache()
+            self._de_associate()
+
+    def _empty_read_cache(self) -> None:
+        agent = self.client.agent
+        dropped = 0 if agent is None else agent.empty_cache(self.client)
+        self.schedule.note("empty_read_cache", count=dropped)
+
+    def _de_associate(self) -> None:
+        self.schedule.note("de_associate")
+        if self.client.agent is not None:
+            self.client.agent.de_associate(self.client)
 
     # rule 10
 
-    def warn(self) -> None:
-        self.agenda.note("warn_of_expiry", detail=(self.plan.expiry_ns or 0) - self.agenda.now)
+    def _schedule_expiry(self, expiry_ns: int) -> None:
+        """Make the expiry due, unless there is another one by then."""
+
+        def expire() -> None:
+            if expiry_ns == self.expiry_ns:
+                self.expire()
+
+        self.schedule.add_later(expiry_ns - self.since_start, MODE, EXPIRY, expire)
+
+    def _schedule_warning(self, expiry_ns: int) -> None:
+        """Make the warning due, unless there is another expiry by then.
+
+        A void warning may be due at the very instant of the new one.
+        """
+        until_warning = max(0, expiry_ns - self.plan.warning_ns - self.since_start)
+        self.warning_at = self.schedule.now + until_warning
+
+        def warn() -> None:
+            if self.schedule.now == self.warning_at and self.expiry_ns is not None:
+                self.warning_at = None
+                self.schedule.note("warn_of_expiry", detail=self.expiry_ns - self.since_start)
+
+        self.schedule.add_later(until_warning, MODE, WARNING, warn, unless_due=True)
+
+    def extend(self) -> None:
+        """Rule 10: a new expiry, and a new warning; before the launch, `launch` sees to the warning."""
+        assert self.expiry_ns is not None
+        self.expiry_ns += self.plan.extend_by_ns
+        self.schedule.note("extend_expiry", detail=self.expiry_ns)
+        self._schedule_expiry(self.expiry_ns)
+        if self.launched:
+            self._schedule_warning(self.expiry_ns)
 
     def expire(self) -> None:
-        """Rule 10: cut off; what runs ends without effect."""
+        """Rule 10: cut off; what was handed to a device ends without effect."""
         if not self.launched:
-            raise ValueError(f"expected an expiry after the launch, got {self.plan.expiry_ns} ns")
+            raise ValueError(f"expected an expiry after the launch, got {self.expiry_ns} ns")
         cut_off = sum(request.issued >= 0 and not request.completed for request in self.machine.requests)
-        self.agenda.note("expire", detail=cut_off)
-        self.agenda.note("power_down")
-        self.agenda.env.process(self._clean_up(self.agenda.close()))
+        self.schedule.note("expire", detail=cut_off)
+        self.schedule.note("power_down")
+        if self.client.agent is not None:
+            self.client.agent.cut_off(self.client)
+        self.client.outstanding.clear()
+        self.schedule.expire(self._clean_up)
 
-    def _clean_up(self, running: list[simpy.Process]) -> Process:
-        yield self.agenda.env.all_of(running)
-        self.agent.empty_cache()
-        self.agenda.note("unmount_file_system")
-        self.agenda.note("de_associate")
+    def _clean_up(self) -> None:
+        self._empty_read_cache()
+        self.schedule.note("unmount_file_system")
+        self._de_associate()
+
+
+class Storm:
+    """Rule 12: several restores, media agents and backup devices."""
+
+    def __init__(
+        self, agenda: Agenda, plan: RestorePlan, setting: MediaAgents, hardware: hw.Hardware
+    ) -> None:
+        self.agenda, self.setting = agenda, setting
+        self.coordinators: list[Coordinator] = []
+        devices = 1 if setting.shared_device else setting.count
+        self.devices = [BackupDevice(agenda, number, hardware.backup_device) for number in range(devices)]
+        self.agents = [
+            MediaAgent(agenda, number, plan, hardware, self.devices[number % devices])
+            for number in range(setting.count)
+        ]
+        self.dispatchers = [
+            Dispatcher(
+                plan,
+                device,
+                [agent for agent in self.agents if agent.device is device],
+                setting.staging == "round_robin",
+            )
+            for device in self.devices
+        ]
+        self.last_chosen = -1  # by round robin
+        for number, at_ns in setting.failures:
+            self._schedule_failure(self.agents[number], at_ns)
+
+    def add(self, coordinator: Coordinator, start_ns: int, named: int | None) -> None:
+        self.coordinators.append(coordinator)
+
+        def ask_for_restore() -> None:
+            agent = self._associate(coordinator, named)
+            if agent is not None:
+                coordinator.set_up(agent)
+
+        coordinator.schedule.add_later(start_ns, MODE, ASK_FOR_RESTORE, ask_for_restore)
+
+    def dispatch(self) -> None:
+        """Rule 6, and the rule 7 launch when staging can go no further."""
+        for dispatcher in self.dispatchers:
+            dispatcher.dispatch()
+        for coordinator in self.coordinators:
+            coordinator.launch_if_staging_can_go_no_further()
+
+    def _associate(self, coordinator: Coordinator, named: int | None) -> MediaAgent | None:
+        """Choose an agent, and associate the machine with it; or note that it is stranded."""
+        in_service = [agent for agent in self.agents if agent.in_service]
+        if not in_service:
+            coordinator.schedule.note("strand")
+            coordinator.is_stranded = True
+            return None
+        if named is not None and self.agents[named].in_service:
+            chosen = self.agents[named]
+        elif self.setting.balancing == "fewest":
+            chosen = min(in_service, key=lambda agent: (len(agent.clients), agent.number))
+        else:
+            chosen = min(in_service, key=lambda agent: (agent.number <= self.last_chosen, agent.number))
+            self.last_chosen = chosen.number
+        chosen.associate(coordinator.client)
+        return chosen
+
+    # fail-over
+
+    def _schedule_failure(self, agent: MediaAgent, at_ns: int) -> None:
+        key = (MODE, NO_MACHINE, agent.number, -1)
+        self.agenda.add_later(at_ns, key, lambda: self._lose(agent))
+
+    def _lose(self, agent: MediaAgent) -> None:
+        self.agenda.note(NO_MACHINE, "lose_media_agent", detail=agent.number)
+        for client in agent.lose():
+            later = self._take_over_later(self.coordinators[client.number])
+            client.schedule.add_later(self.setting.takeover_ns, MODE, TAKE_OVER, later)
+
+    def _take_over_later(self, coordinator: Coordinator) -> Action:
+        return lambda: self._take_over(coordinator)
+
+    def _take_over(self, coordinator: Coordinator) -> None:
+        """Rule 12: unless the restore has ended meanwhile."""
+        client = coordinator.client
+        if coordinator.unmounted:
+            return
+        agent = self._associate(coordinator, None)
+        if agent is None:
+            return
+        client.schedule.note("take_over", detail=agent.number)
+        for _, parts in itertools.groupby(list(client.outstanding), key=lambda part: part.number):
+            agent.receive(list(parts))
+        coordinator.launch_if_enough_is_staged()
+
+
+def _number_contents(restores: Sequence[Restore]) -> list[list[int]]:
+    """Rule 12: number the contents of all blocks of all machines, equal ones alike."""
+    numbers: dict[tuple[str, int, int], int] = {}
+
+    def number_of(key: tuple[str, int, int]) -> int:
+        return numbers.setdefault(key, len(numbers))
+
+    return [
+        [number_of(("block", machine, block)) for block in range(restore.plan.blocks)]
+        if restore.content is None
+        else [number_of(("content", -1, int(content))) for content in restore.content]
+        for machine, restore in enumerate(restores)
+    ]
+
+
+def simulate_storm_slowly(
+    restores: Sequence[Restore],
+    agents: MediaAgents,
+    hardware: hw.Hardware,
+    stored: Sequence[npt.NDArray[np.bool_]] | None = None,
+) -> list[Event]:
+    """Carry out the rules of `docs/clockwork.md` for several virtual machines.
+
+    Parameters
+    ----------
+    stored : sequence of ndarray, shape (blocks,), optional
+        Of each restore, whether the backup copy stores a block; default: where it has an address.
+
+    Returns
+    -------
+    list of (time_ns, kind, block, count, request, detail, vm)
+
+    Raises
+    ------
+    ValueError
+        If a mount expires before its launch, or a sequence leaves out a stored block.
+    """
+    agenda = Agenda()
+    storm = Storm(agenda, restores[0].plan, agents, hardware)
+    for number, (restore, content) in enumerate(zip(restores, _number_contents(restores), strict=True)):
+        is_stored = restore.address >= 0 if stored is None else stored[number]
+        client = _client(agenda, number, restore, is_stored, content)
+        machine = VirtualMachine(restore.trace, hardware, client)
+        storm.add(Coordinator(machine, hardware), restore.start_ns, restore.agent)
+    agenda.run(storm.dispatch)
+    return agenda.events
+
+
+def _client(
+    agenda: Agenda, number: int, restore: Restore, stored: npt.NDArray[np.bool_], content: list[int]
+) -> Client:
+    address, chunk = restore.address.tolist(), restore.chunk
+    copy = Copy(stored.tolist(), address, None if chunk is None else chunk.tolist(), content)
+    return Client(Schedule(agenda, number), restore.plan, copy)
 
 
 def simulate_slowly(
@@ -499,8 +493,9 @@ def simulate_slowly(
     stored: npt.NDArray[np.bool_],
     address: npt.NDArray[np.int64],
     local: bool = False,
-) -> list[Event]:
-    """Carry out the rules of `docs/clockwork.md`.
+    chunk: npt.NDArray[np.int32] | None = None,
+) -> list[tuple[int, str, int, int, int, int]]:
+    """Carry out the rules of `docs/clockwork.md` for one virtual machine and one media agent.
 
     Parameters
     ----------
@@ -508,6 +503,8 @@ def simulate_slowly(
         Whether the backup copy stores a block, and where (bytes; -1 for holes).
     local : bool
         Rule 11: every stored block is relocated and the pivot done before a launch at 0.
+    chunk : ndarray, shape (blocks,), optional
+        The chunk of each block, -1 for holes; given if whole chunks have to be read.
 
     Returns
     -------
@@ -518,24 +515,21 @@ def simulate_slowly(
     ValueError
         If the mount expires before the launch, or the sequence leaves out a stored block.
     """
-    is_stored = [bool(value) for value in stored]
-    first_set, sequence = (
-        [int(block) for block in blocks if is_stored[block]] for blocks in (plan.first_set, plan.sequence)
-    )
-    if len(sequence) != sum(is_stored):
-        raise ValueError(f"expected a sequence of all {sum(is_stored)} stored blocks, got {len(sequence)}")
-    agenda = Agenda()
-    media = Media(is_stored, [int(value) for value in address], first_set, sequence)
-    agent = MediaAgent(agenda, plan, hardware, media)
-    machine = VirtualMachine(agenda, trace, plan, hardware, agent)
+    restore = Restore(trace, plan, address, chunk)
     if local:
-        media.relocated.update(sequence)
-        machine.pivoted = True
-        agenda.note("launch_vm")
-        machine.make_children_due(-1)
-        agenda.run(lambda: None)  # no backup device takes part
+        events = _simulate_locally(restore, hardware, stored)
     else:
-        coordinator = Coordinator(agenda, plan, machine, agent)
-        agenda.add(SET_UP, 0, -1, coordinator.set_up)
-        agenda.run(coordinator.dispatch)
+        events = simulate_storm_slowly([restore], MediaAgents(), hardware, [stored])
+    return [event[:-1] for event in events]
+
+
+def _simulate_locally(restore: Restore, hardware: hw.Hardware, stored: npt.NDArray[np.bool_]) -> list[Event]:
+    agenda = Agenda()
+    client = _client(agenda, 0, restore, stored, list(range(restore.plan.blocks)))
+    machine = VirtualMachine(restore.trace, hardware, client)
+    client.relocated.update(client.sequence)
+    machine.pivoted = True
+    client.schedule.note("launch_vm")
+    machine.make_children_due(-1)
+    agenda.run(lambda: None)  # no backup device takes part
     return agenda.events

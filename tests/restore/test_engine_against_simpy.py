@@ -6,19 +6,23 @@ from collections.abc import Iterable
 
 import polars as pl
 import pytest
+import simpy_model
 from hypothesis import HealthCheck, given, settings
-from scenarios import Scenario, scenarios
-from simpy_model import simulate_slowly
+from scenarios import Scenario, StormScenario, scenarios, storms
+from simpy_model import simulate_slowly, simulate_storm_slowly
 
 from vmrestorekit.restore.simulate import simulate_trace
+from vmrestorekit.restore.storm import MediaAgents, Restore, simulate_storm
 
-Event = tuple[int, str, int, int, int, int]
+Event = tuple[int | str, ...]
 
 
 def rows(events: pl.DataFrame) -> list[Event]:
     """Events of an engine's timeline in the oracle's form."""
     return list(
-        events.select(pl.all().exclude("actor")).with_columns(pl.col("kind").cast(pl.String)).iter_rows()
+        events.select(pl.all().exclude("actor", "cause"))
+        .with_columns(pl.col("kind").cast(pl.String))
+        .iter_rows()
     )
 
 
@@ -31,11 +35,11 @@ def run_both(scenario: Scenario) -> tuple[list[Event] | None, list[Event] | None
     """Events of engine and oracle; None where they refuse."""
     parts = (scenario.trace, scenario.plan, scenario.hardware)
     try:
-        ours = by_instant(rows(simulate_trace(*parts, scenario.address).events))
+        ours = by_instant(rows(simulate_trace(*parts, scenario.address, scenario.chunk).events))
     except ValueError:
         ours = None
     try:
-        theirs = by_instant(simulate_slowly(*parts, scenario.stored, scenario.address))
+        theirs = by_instant(simulate_slowly(*parts, scenario.stored, scenario.address, chunk=scenario.chunk))
     except ValueError:
         theirs = None
     return ours, theirs
@@ -63,3 +67,42 @@ def test_engine_and_oracle_agree(mode: str) -> None:
             assert ours == theirs, first_difference(ours, theirs)
 
     agree()
+
+
+def run_both_storms(storm: StormScenario) -> tuple[list[Event] | None, list[Event] | None]:
+    """Events of engine and oracle, with the machine's number; None where they refuse."""
+    machines = [
+        (machine.trace, machine.plan, machine.address, machine.chunk, content, start_ns, agent)
+        for machine, content, start_ns, agent in zip(
+            storm.machines, storm.content, storm.start_ns, storm.named_agent, strict=True
+        )
+    ]
+    try:
+        ours = simulate_storm(
+            [Restore(*machine) for machine in machines], MediaAgents(**storm.agents), storm.hardware
+        )
+        events = by_instant(rows(ours.events))
+    except ValueError:
+        events = None
+    try:
+        theirs = by_instant(
+            simulate_storm_slowly(
+                [simpy_model.Restore(*machine) for machine in machines],
+                simpy_model.MediaAgents(**storm.agents),
+                storm.hardware,
+            )
+        )
+    except ValueError:
+        theirs = None
+    return events, theirs
+
+
+@settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(storm=storms())
+def test_engine_and_oracle_agree_on_several_machines(storm: StormScenario) -> None:
+    ours, theirs = run_both_storms(storm)
+    assert (ours is None) == (theirs is None)
+    if ours is not None and theirs is not None:
+        assert ours == theirs, first_difference(ours, theirs)

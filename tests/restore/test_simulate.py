@@ -17,7 +17,7 @@ from scenarios import Scenario, scenarios
 from vmrestorekit.plan import LaunchRule, PlanError, RelocationStart, RestorePlan
 from vmrestorekit.restore import timeline as tl
 from vmrestorekit.restore.closed_loop import find_parents
-from vmrestorekit.restore.events import KIND_MEANING, KINDS
+from vmrestorekit.restore.events import CAUSES, KINDS, PURGE_TRIGGERS, READERS
 from vmrestorekit.restore.hardware import MEDIA, BackupDevice, Hardware, HardwareError, Link, PrimaryStorage
 from vmrestorekit.restore.simulate import compare, simulate, simulate_trace
 from vmrestorekit.restore.summary import SUMMARY_MEANING, tabulate
@@ -65,6 +65,7 @@ def test_state_at_is_what_replaying_every_event_gives(scenario: Scenario, data: 
         effect = {
             "fetch": (tl.IN_FLIGHT, 0),
             "staged": (tl.IN_CACHE, tl.IN_FLIGHT | tl.PURGED),
+            "read_from_media": (0, tl.IN_FLIGHT),
             "serve": (tl.SERVED, 0),
             "evict": (0, tl.IN_CACHE),
             "purge": (tl.PURGED, tl.IN_CACHE),
@@ -140,7 +141,8 @@ def test_figures_are_those_counted_event_by_event(scenario: Scenario) -> None:
             waits.append(event["time_ns"] - asked[event["request"]])
         elif kind == "fetch":
             fetched += len(blocks)
-            slots += len(blocks)
+            is_straight = scenario.plan.misses == "straight" and event["detail"] < 2
+            slots += 0 if is_straight else len(blocks)
         elif kind == "staged" and event["detail"] == 2:
             staged_first += blocks
         if kind in counts and (kind in ("evict", "purge") or event["detail"] == 0):
@@ -203,17 +205,12 @@ def test_modes_side_by_side(tiny_boot: Boot) -> None:
 
 
 def test_a_small_event_buffer_changes_nothing(tiny_boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmrestorekit.restore import engine
-    from vmrestorekit.restore import simulate as module
+    from vmrestorekit.restore import world
 
     plan = RestorePlan(tiny_boot.disk_bytes, first_set=np.arange(20))
     expected = simulate(tiny_boot, plan, "flash").events
-    new_world = module._new_world
-
-    def cramped(*arguments: object) -> object:
-        return new_world(*arguments)._replace(events=np.zeros(1, engine.EVENT))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "_new_world", cramped)
+    monkeypatch.setattr(world, "_MOST_EVENTS_AT_A_TIME", 1)
+    monkeypatch.setattr(world, "_STEPS_AT_A_TIME", 7)
     assert simulate(tiny_boot, plan, "flash").events.equals(expected)
 
 
@@ -249,12 +246,18 @@ def test_every_preset_says_where_its_numbers_come_from() -> None:
     assert all(len(hardware.source) > 40 for hardware in MEDIA.values())
 
 
-def test_the_engine_knows_the_same_kinds_of_events() -> None:
-    from vmrestorekit.restore import engine
+def test_the_engine_numbers_kinds_and_causes_as_the_vocabulary_does() -> None:
+    from vmrestorekit.restore.engine import state
 
-    assert sorted(engine.KIND_NAMES) == sorted(KINDS) == sorted(KIND_MEANING)
-    for code, name in enumerate(engine.KIND_NAMES):
-        assert getattr(engine, name.upper()) == code
+    for names, prefix in (
+        (KINDS, ""),
+        (CAUSES, "CAUSE_"),
+        (READERS, "READER_"),
+        (PURGE_TRIGGERS, "TRIGGER_"),
+    ):
+        for code, name in enumerate(names):
+            assert getattr(state, prefix + name.upper()) == code
+    assert len(KINDS) == state.KIND_COUNT
 
 
 def test_times_never_run_backwards_and_waits_are_what_passed(tiny_boot: Boot) -> None:

@@ -139,7 +139,7 @@ def _boot(book: _Book, plan: RestorePlan) -> None:
 
 
 def _timeline(book: _Book, plan: RestorePlan) -> Timeline:
-    events = pl.DataFrame(book.rows, schema=EVENTS_SCHEMA, orient="row")
+    events = pl.DataFrame([(*row, -1) for row in book.rows], schema=EVENTS_SCHEMA, orient="row")
     to_boot = (time_of(events, "boot_done") or 0) - (time_of(events, "launch_vm") or 0)
     metrics = summarise(events, plan, local_boot_ns=to_boot * 2 // 3)
     return Timeline(events, metrics, plan, None, "made-by-hand", "boot-1", book.stored)
@@ -165,6 +165,10 @@ def instant_restore(blocks: int = 48, *, slots: int | None = None, seed: int = 7
     book.add("indicate_pre_relocation")
     book.stage(0, "pre_relocation")
     book.stage(1, "pre_relocation")
+    book.add("read_from_media", 2, 1, book.request, CAUSES.index("vm_read"))
+    book.add("lose_media_agent", detail=0)
+    book.cached.clear()
+    book.add("take_over", detail=1)
     book.add("start_relocation")
     book.add("indicate_relocation_in_progress")
     for number, start in enumerate(range(0, blocks, 8)):
@@ -227,10 +231,12 @@ def live_mount(blocks: int = 48, *, slots: int | None = None, seed: int = 11) ->
         book.step_of_the_vm()
     book.vm_other("vm_discard", 3, 1)
     book.add("warn_of_expiry", detail=60 * SECOND)
+    book.add("extend_expiry", detail=7200 * SECOND)
     for _ in range(10):
         book.step_of_the_vm()
     book.add("expire", detail=2)
     book.add("power_down")
+    book.add("strand")
     book.add("empty_read_cache", count=len(book.cached))
     book.add("unmount_file_system")
     book.add("de_associate")

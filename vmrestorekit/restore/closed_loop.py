@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ __all__ = ["ClosedLoop", "closed_loop", "find_parents"]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ClosedLoop:
     """The requests of a trace with what each waits for; arrays of shape (rows,), the mark separate.
 
@@ -32,6 +33,12 @@ class ClosedLoop:
         Recorded nanoseconds between the parent's completion and the issue.
     boot_done : tuple of int, optional
         Parent and gap of the mark.
+    first_of_launch : int
+        The lowest row that waits for the launch, -1 if none does. The mark counts as a row behind the last.
+    first_child : ndarray
+        The lowest row that waits for each row, -1 if none does.
+    next_child : ndarray, shape (rows + 1,)
+        The next row that waits for the same parent, -1 if there is none.
     """
 
     op: IntArray
@@ -40,6 +47,9 @@ class ClosedLoop:
     parent: IntArray
     gap: IntArray
     boot_done: tuple[int, int] | None
+    first_of_launch: int
+    first_child: IntArray
+    next_child: IntArray
 
     @property
     def rows(self) -> int:
@@ -67,20 +77,60 @@ def find_parents(issued: IntArray, completed: IntArray) -> IntArray:
 
 
 def closed_loop(trace: ReadTrace, block_bytes: int) -> ClosedLoop:
-    """Return the closed loop of a trace on disks that are numbered in blocks of that size."""
+    """Return the closed loop of a trace on disks that are numbered in blocks of that size.
+
+    It is kept as long as the trace's frame is, since the same boot is simulated again and again.
+    """
+    key = id(trace.frame)
+    kept, loops = _LOOPS.get(key, (None, {}))
+    if kept is None or kept() is not trace.frame:
+        loops = {}
+        _LOOPS[key] = weakref.ref(trace.frame, lambda _: _LOOPS.pop(key, None)), loops
+    # numbers over all disks depend on the block size, since each disk begins at a block
+    starts = tuple(
+        block * block_bytes for block in first_block_of_disk(trace.metadata.disk_bytes, block_bytes)
+    )
+    at = trace.metadata.marks.get("boot_done_ns"), starts
+    if at not in loops:
+        loops[at] = _closed_loop(trace, np.array(starts))
+    return loops[at]
+
+
+_Loops = dict[tuple[int | None, tuple[int, ...]], ClosedLoop]
+_LOOPS: dict[int, tuple[weakref.ref[pl.DataFrame], _Loops]] = {}
+
+
+def _closed_loop(trace: ReadTrace, disk_start: IntArray) -> ClosedLoop:
     frame = trace.frame
     issued = frame["issued_ns"].to_numpy()
     completed = frame["completed_ns"].to_numpy()
     parent = find_parents(issued, completed)
-    disk_start = np.array(first_block_of_disk(trace.metadata.disk_bytes, block_bytes)) * block_bytes
+    mark = _mark(trace, completed)
+    first_child, next_child = _link_children(np.append(parent, mark[0] if mark else -2))
     return ClosedLoop(
         op=frame["op"].to_physical().cast(pl.Int64).to_numpy(),
         start=disk_start[frame["disk"].to_numpy()] + frame["offset"].to_numpy(),
         length=frame["length"].to_numpy(),
         parent=parent,
-        gap=issued - np.where(parent >= 0, completed[parent], 0),
-        boot_done=_mark(trace, completed),
+        gap=issued - np.where(parent >= 0, completed[parent], 0) if len(parent) else issued,
+        boot_done=mark,
+        first_of_launch=int(first_child[0]),
+        first_child=first_child[1:],
+        next_child=next_child,
     )
+
+
+def _link_children(parents: IntArray) -> tuple[IntArray, IntArray]:
+    """Return each parent's lowest row, first that of -1 (the launch), and each row's next one; -2: nobody."""
+    rows = np.argsort(parents, kind="stable")
+    sorted_parents = parents[rows]
+    goes_on = sorted_parents[1:] == sorted_parents[:-1]
+    next_child = np.full(len(parents), -1, np.int64)
+    next_child[rows[:-1][goes_on]] = rows[1:][goes_on]
+    first_child = np.full(len(parents), -1, np.int64)
+    first = np.append(True, ~goes_on) & (sorted_parents >= -1)
+    first_child[sorted_parents[first] + 1] = rows[first]
+    return first_child, next_child
 
 
 def _mark(trace: ReadTrace, completed: IntArray) -> tuple[int, int] | None:

@@ -17,13 +17,13 @@ CAUSES = ("vm_read", "relocation_read", "first_set", "pre_relocation", "relocati
 # who asked the media agent for a block
 READERS = ("vm", "relocation")
 
-PURGE_TRIGGERS = ("run", "indication")
+PURGE_TRIGGERS = ("run", "indication", "period")
 
 # kind -> (actor, what block and count say, what request says, what detail says)
 KIND_MEANING = {
     # coordination
     "select_vm": ("file_manager", "", "", ""),
-    "export_file_system": ("data_agent", "", "", ""),
+    "export_file_system": ("data_agent", "", "", "media agent"),
     "mount_file_system": ("vm_host", "", "", ""),
     "set_up_data_flow": ("vm_host", "", "", ""),
     "indicate_vm_profile": ("data_agent", "", "", ""),
@@ -40,8 +40,17 @@ KIND_MEANING = {
     "empty_read_cache": ("media_agent", "count: blocks dropped", "", ""),
     "de_associate": ("media_agent", "", "", ""),
     "warn_of_expiry": ("storage_manager", "", "", "nanoseconds left"),
+    "extend_expiry": (
+        "storage_manager",
+        "",
+        "",
+        "the new expiry, counted from the request for the mount",
+    ),
     "expire": ("storage_manager", "", "", "requests cut off"),
     "power_down": ("vm_host", "", "", ""),
+    "lose_media_agent": ("media_agent", "", "", "media agent"),
+    "take_over": ("data_agent", "", "", "media agent"),
+    "strand": ("data_agent", "", "", ""),
     # the virtual machine
     "vm_read": ("vm", "range", "row of the trace", "bytes"),
     "vm_write": ("vm", "range", "row of the trace", "bytes"),
@@ -56,6 +65,7 @@ KIND_MEANING = {
     "refetch_after_purge": ("media_agent", "block", "of the reader", "reader"),
     "fetch": ("media_agent", "range", "of the reader, or -1 for staging", "cause"),
     "staged": ("media_agent", "range", "of the reader, or -1 for staging", "cause"),
+    "read_from_media": ("media_agent", "range", "of the reader", "cause"),
     "serve": ("media_agent", "block", "of the reader", "reader"),
     "evict": ("media_agent", "block", "", "1 if never served"),
     "infer_run": ("media_agent", "block: where the run starts, count: its length", "", ""),
@@ -80,5 +90,6 @@ EVENTS_SCHEMA = pl.Schema(
         "count": pl.Int32(),
         "request": pl.Int32(),  # -1 where there is none
         "detail": pl.Int64(),
+        "cause": pl.Int32(),  # the row of the event that led to this one, -1 if none
     }
 )

@@ -1,8 +1,9 @@
-"""The figures of a whole run, from its events alone: they mean the same for a simulated and a real one."""
+"""The figures of a whole run: as the engine has counted them, or from the events alone, simulated or real."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,12 @@ import polars as pl
 
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.events import CAUSES, READERS
+from vmrestorekit.traces.schema import OPS
 
-__all__ = ["SUMMARY_MEANING", "summarise", "tabulate", "time_of"]
+if TYPE_CHECKING:
+    from vmrestorekit.restore.world import World
+
+__all__ = ["SUMMARY_MEANING", "figures", "summarise", "tabulate", "time_of"]
 
 # name -> (unit, meaning), in the order in which they are shown
 SUMMARY_MEANING = {
@@ -114,6 +119,62 @@ def summarise(
         "released_ns": time_of(events, "de_associate"),
         "cut_off": int(cut_off[0]) if len(cut_off) else 0,
     }
+
+
+def figures(world: World, number: int, local_boot_ns: int | None) -> dict[str, int | float | None]:
+    """Return the same figures for a machine of a simulated run, as the engine has counted them.
+
+    Times count from the request for its restore. With several machines, the peak of the read cache is that of
+    the media agent that the machine was associated with last.
+    """
+    v = world.machine(number)
+    size = world.setups[number].plan.block_bytes
+    asked = int(v["asked_ns"])
+
+    def since_asked(name: str) -> int | None:
+        return int(v[name]) - asked if v[name] >= 0 else None
+
+    launch, boot_done, started = map(since_asked, ("launched_ns", "boot_done_ns", "started_ns"))
+    to_boot = _difference(boot_done, launch)
+    requests, blocks = world.requests(number), world.blocks(number)
+    reads = (requests["op"] == OPS.index("read")) & (requests["issued"] >= 0)
+    done = requests[reads & (requests["done"] >= 0)]
+    wait = done["done"] - done["issued"]
+    hits, waits, misses = (int(v[name]) for name in ("hits", "waits", "misses"))
+    return {
+        "launch_ns": launch,
+        "time_to_boot_ns": to_boot,
+        "time_to_ready_ns": boot_done,
+        "local_boot_ns": local_boot_ns,
+        "stall_ns": _difference(to_boot, local_boot_ns),
+        "wait_p50_ns": _percentile(wait, 50),
+        "wait_p99_ns": _percentile(wait, 99),
+        "wait_max_ns": _percentile(wait, 100),
+        "vm_reads": int(reads.sum()),
+        "hits": hits,
+        "waits": waits,
+        "misses": misses,
+        "hit_rate": hits / (hits + waits + misses) if hits + waits + misses else None,
+        "refetches_after_purge": int(v["refetches"]),
+        "staged_bytes": int(v["staged"]) * size,
+        "wasted_bytes": int(v["wasted"]) * size,
+        "unread_first_set_bytes": int((blocks["staged_first"] & (1 - blocks["read"])).sum()) * size,
+        "media_fetches": int(v["fetches"]),
+        "media_bytes": int(v["fetched_bytes"]),
+        "peak_cache_bytes": _peak(world, int(v["last_agent"])) * size,
+        "purged_bytes": int(v["purged"]) * size,
+        "evicted_bytes": int(v["evicted"]) * size,
+        "relocation_start_ns": started,
+        "relocation_ns": _difference(since_asked("finished_ns"), started),
+        "relocated_bytes": int(v["relocated"]) * size,
+        "writes_applied_bytes": int(v["applied_bytes"]),
+        "released_ns": since_asked("released_ns"),
+        "cut_off": int(v["cut_off"]),
+    }
+
+
+def _peak(world: World, agent: int) -> int:
+    return int(world.tables["agents"]["peak"][agent]) if agent >= 0 else 0
 
 
 def _difference(later: int | None, earlier: int | None) -> int | None:

@@ -66,8 +66,12 @@ _FLOWS = {
     "de_associate": _data("media_agent backup"),
     "select_vm": _message("storage_manager data_agent", "manager_agent", "selection"),
     "warn_of_expiry": _message("storage_manager data_agent", "manager_agent", "expires soon"),
+    "extend_expiry": _message("storage_manager data_agent", "manager_agent", "extended"),
     "expire": _message("storage_manager data_agent vm_host", "manager_agent agent_host", "expired"),
     "power_down": _message("vm_host vm", "host_vm", "power down"),
+    "lose_media_agent": _data("media_agent read_cache"),
+    "take_over": _message("data_agent media_agent", "agent_media", "take over"),
+    "strand": _data("data_agent"),
     "vm_read": _message("vm vm_host", "vm_host"),
     "vm_write": _data("vm vm_host", "vm_host"),
     "vm_discard": _message("vm vm_host", "vm_host", "discard"),
@@ -80,6 +84,7 @@ _FLOWS = {
     "refetch_after_purge": _asks("miss"),
     "fetch": _data("media_agent backup", "backup_cache"),
     "staged": _data("media_agent read_cache", "backup_cache"),
+    "read_from_media": _data("media_agent backup", "backup_cache"),
     "serve": _data("read_cache file_system media_agent", "cache_fs", "fs_host", "host_vm"),
     "evict": _data("media_agent read_cache"),
     "infer_run": _data("media_agent"),
@@ -110,6 +115,6 @@ def flow_of(timeline: Timeline, row: int) -> Flow:
         return flow
     if KIND_MEANING[kind][3] == "bytes":
         return dataclasses.replace(flow, payload=size(detail))
-    if kind in ("fetch", "staged", "serve", "written"):
+    if kind in ("fetch", "staged", "read_from_media", "serve", "written"):
         return dataclasses.replace(flow, payload=size(event["count"] * timeline.plan.block_bytes))
     return flow

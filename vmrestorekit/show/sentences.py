@@ -29,8 +29,12 @@ KIND_NAMES = {
     "de_associate": "backup copy de-associated",
     "warn_of_expiry": "warning of expiry",
     "select_vm": "VM selected",
+    "extend_expiry": "live mount extended",
     "expire": "live mount expires",
     "power_down": "VM powered down",
+    "lose_media_agent": "media agent goes away",
+    "take_over": "another media agent takes over",
+    "strand": "no media agent is left",
     "vm_read": "VM reads",
     "vm_write": "VM writes",
     "vm_discard": "VM discards",
@@ -43,7 +47,8 @@ KIND_NAMES = {
     "refetch_after_purge": "miss of a purged block",
     "fetch": "fetch from the backup begins",
     "staged": "block arrives in the read cache",
-    "serve": "block served from the read cache",
+    "read_from_media": "block arrives, past the read cache",
+    "serve": "block served",
     "evict": "block evicted",
     "infer_run": "relocation's run recognised",
     "purge": "block purged",
@@ -67,10 +72,14 @@ _CAUSES = {
     "relocation_staging": ("pre-staging for the running relocation, at the VM's priority", "O12"),
 }
 
-# kind -> what its detail of 0 and of 1 means
-_YES_OR_NO = {
+# kind -> what its detail of 0, of 1 and so on means
+_BY_NUMBER = {
     "evict": ("", ", although it was never served"),
-    "purge": ("it belongs to a run of the relocation", "the data agent said that it is relocated"),
+    "purge": (
+        "it belongs to a run of the relocation",
+        "the data agent said that it is relocated",
+        "it belongs to a run that the media agent found when it last looked",
+    ),
     "written": ("write cache; the backup copy stays as it is. (O9)", "destination. (O21)"),
 }
 
@@ -110,10 +119,16 @@ _SENTENCES = {
     "de_associate": "The backup copy is no longer tied to the VM, and is untouched. (O20)",
     "select_vm": "In the file manager the user selects a backed-up VM; the data agent is told. (O22)",
     "warn_of_expiry": "The storage manager warns: the live mount expires in {duration}. (O25)",
+    "extend_expiry": "The user has the mount extended: it expires {duration} after it was asked for. (O25)",
     "expire": (
         "The live mount expires; {detail:,} requests are cut off, and what the VM wrote is discarded. (O26)"
     ),
     "power_down": "The VM host powers the VM down. (O26)",
+    "lose_media_agent": (
+        "Media agent {detail:,} goes away, with its read cache and all that it was about to send. (O1)"
+    ),
+    "take_over": "Media agent {detail:,} takes over: it exports the same backup copy. (O1)",
+    "strand": "No media agent is left: reads of the backup copy wait for ever. (O1)",
     "vm_read": "The VM reads {bytes} at {range}; {outcome}",
     "vm_write": "The VM writes {bytes} at {range}. (O9)",
     "vm_discard": "The VM discards {bytes} at {range}: they read as zeros from now on. (O9)",
@@ -133,7 +148,11 @@ _SENTENCES = {
         "The media agent begins to copy {range} from the backup copy to the read cache: {why}. ({operation})"
     ),
     "staged": "{Range} {verb} in the read cache now ({why}). ({operation})",
-    "serve": ("{Range} is served to {reader} from the read cache, through the logical source. ({operation})"),
+    "read_from_media": (
+        "{Range} {verb} there, straight from the backup copy: {why}; the read cache is left as it is. "
+        "({operation})"
+    ),
+    "serve": "{Range} is served to {reader} by the media agent, through the logical source. ({operation})",
     "evict": "The read cache is full: {range} is evicted to make room{how}.",
     "infer_run": (
         "The media agent recognises the relocation: {count:,} reads in a row follow its sequence, from "
@@ -194,8 +213,8 @@ def _words(timeline: Timeline, row: int) -> dict[str, str | int]:
         words["reader"], words["operation"] = _READERS[READERS[detail]]
     elif meaning == "cause":
         words["why"], words["operation"] = _CAUSES[CAUSES[detail]]
-    elif kind in _YES_OR_NO:
-        words["how"] = _YES_OR_NO[kind][detail]
+    elif kind in _BY_NUMBER:
+        words["how"] = _BY_NUMBER[kind][detail]
     elif kind == "launch_vm":
         words["staged"] = _staged_at_launch(timeline, detail)
     elif kind == "boot_done":
