@@ -17,13 +17,10 @@ from small_restores import MS, SLOW_LINK, UNIT, layout, reads_at, small_plan
 from vmrestorekit.plan import LaunchRule, PlanError
 from vmrestorekit.restore.closed_loop import closed_loop
 from vmrestorekit.restore.difference import difference
-from vmrestorekit.restore.events import EVENTS_SCHEMA
 from vmrestorekit.restore.explain import WAITED_FOR, critical_path, waits, why
 from vmrestorekit.restore.hardware import Hardware, Link
 from vmrestorekit.restore.simulate import simulate_trace
 from vmrestorekit.restore.timeline import Timeline, TimelineError
-
-needs_causes = pytest.mark.skipif("cause" not in EVENTS_SCHEMA, reason="events do not name their causes yet")
 
 BLOCKS = 10
 NS_OF_PART = [f"{name}_ns" for name in WAITED_FOR]
@@ -73,7 +70,6 @@ def test_a_timeline_without_causes_cannot_explain() -> None:
 # --- one chain, by hand -----------------------------------------------------------------------------------
 
 
-@needs_causes
 def test_the_steps_of_a_miss_from_its_issue_to_its_completion() -> None:
     steps = why(timeline_of(BOOT, BLOCKS), request=1)
     assert steps.select("step", "row", "time_ns", "kind", "waited_for", "waited_ns").rows() == [
@@ -88,7 +84,6 @@ def test_the_steps_of_a_miss_from_its_issue_to_its_completion() -> None:
     ]
 
 
-@needs_causes
 def test_the_latency_of_the_link_is_no_queue() -> None:
     # 4 KiB take 4 ns; the transmission that arrived at 70 left the link at 64
     link = Link(latency_ns=6, bandwidth=1024 * 10**9)
@@ -98,7 +93,6 @@ def test_the_latency_of_the_link_is_no_queue() -> None:
     assert parts_of(timeline, 1) == {"queue": 7, "device": 33, "link_queue": 4, "link": 10}
 
 
-@needs_causes
 def test_what_another_machine_sends_over_a_shared_link_is_waited_for() -> None:
     link = Link(latency_ns=6, bandwidth=1024 * 10**9)
     hardware = Hardware("SYNTHETIC", SLOW_LINK.backup_device, link=link)
@@ -108,7 +102,6 @@ def test_what_another_machine_sends_over_a_shared_link_is_waited_for() -> None:
     assert parts_of(timeline, 1) == {"queue": 7, "device": 33, "link_queue": 10, "link": 10}
 
 
-@needs_causes
 def test_of_a_fetch_that_was_under_way_the_rest_counts() -> None:
     events: list[Event] = [
         (0, "determine_first_set"),
@@ -132,7 +125,6 @@ def test_of_a_fetch_that_was_under_way_the_rest_counts() -> None:
     assert waits(timeline).select("hits", "waits", "misses").row(0) == (0, 1, 0)
 
 
-@needs_causes
 def test_writes_flushes_and_reads_of_primary_storage() -> None:
     events: list[Event] = [
         (0, "launch_vm"),
@@ -176,7 +168,6 @@ def test_writes_flushes_and_reads_of_primary_storage() -> None:
         why(timeline, request=6)
 
 
-@needs_causes
 def test_the_time_until_another_media_agent_takes_over() -> None:
     events: list[Event] = [
         (0, "launch_vm"),
@@ -193,7 +184,6 @@ def test_the_time_until_another_media_agent_takes_over() -> None:
     assert parts_of(timeline_of(events, BLOCKS), 0) == {"media_agent": 20, "device": 10, "link": 3}
 
 
-@needs_causes
 def test_an_event_goes_back_to_a_request_or_a_message() -> None:
     events: list[Event] = [
         (0, "indicate_vm_profile"),
@@ -217,7 +207,6 @@ def test_an_event_goes_back_to_a_request_or_a_message() -> None:
     assert why(timeline, 5)["waited_for"].to_list()[-1] == "think"
 
 
-@needs_causes
 def test_questions_that_cannot_be_answered() -> None:
     timeline = timeline_of(BOOT, BLOCKS)
     with pytest.raises(TimelineError, match="expected either an event's row or a request"):
@@ -239,7 +228,6 @@ def test_questions_that_cannot_be_answered() -> None:
 # --- two restores, by hand --------------------------------------------------------------------------------
 
 
-@needs_causes
 def test_the_difference_of_two_boots() -> None:
     found = difference(timeline_of(STAGED, BLOCKS), timeline_of(BOOT, BLOCKS))
     assert (found.booted, found.a_ns, found.b_ns, found.difference_ns) == (True, 45, 85, 40)
@@ -282,7 +270,6 @@ def boot_of_reads(waits_ns: list[int]) -> Timeline:
     return timeline_of([*events, (now, "boot_done", -1, 0, -1, 0, len(events) - 1)], 30)
 
 
-@needs_causes
 @pytest.mark.parametrize(
     ("of_a", "of_b", "change", "reads"),
     [
@@ -320,7 +307,6 @@ def test_the_sentence_names_the_reads_that_made_half_of_it(
     assert f"waiting for the backup device to deliver, {reads} Of the blocks" in sentence
 
 
-@needs_causes
 def test_no_difference() -> None:
     timeline = timeline_of(BOOT, BLOCKS)
     found = difference(timeline, timeline)
@@ -328,7 +314,6 @@ def test_no_difference() -> None:
     assert found.largest().height == 0
 
 
-@needs_causes
 def test_without_the_end_of_the_boot_common_requests_are_compared() -> None:
     found = difference(timeline_of(BOOT, BLOCKS), timeline_of(STAGED[:-1], BLOCKS))
     assert (found.booted, found.a_ns, found.b_ns) == (False, 70, 30)
@@ -345,7 +330,6 @@ def test_without_the_end_of_the_boot_common_requests_are_compared() -> None:
     )
 
 
-@needs_causes
 def test_restores_that_cannot_be_compared() -> None:
     boot = timeline_of(BOOT, BLOCKS)
     with pytest.raises(TimelineError, match="expected two restores of the same trace, got <Timeline"):
@@ -372,7 +356,6 @@ def simulated(scenario: Scenario, **changes: Any) -> Timeline | None:
         return None
 
 
-@needs_causes
 @settings(max_examples=100, deadline=None)
 @given(scenario=scenarios())
 def test_the_parts_of_every_wait_add_up_to_it(scenario: Scenario) -> None:
@@ -391,7 +374,6 @@ def test_the_parts_of_every_wait_add_up_to_it(scenario: Scenario) -> None:
         assert dict(steps.drop_nulls().rows()) == {n: row[f"{n}_ns"] for n in WAITED_FOR if row[f"{n}_ns"]}
 
 
-@needs_causes
 @settings(max_examples=60, deadline=None)
 @given(scenario=scenarios())
 def test_think_times_and_waits_on_the_critical_path_are_the_time_to_boot(scenario: Scenario) -> None:
@@ -410,7 +392,6 @@ def test_think_times_and_waits_on_the_critical_path_are_the_time_to_boot(scenari
     assert think + waited == timeline.summary()["time_to_boot_ns"]
 
 
-@needs_causes
 @settings(max_examples=60, deadline=None)
 @given(
     scenario=scenarios(modes=("instant_restore", "live_mount")), cpu_factor=st.sampled_from([1.0, 0.5, 3.0])
@@ -439,7 +420,6 @@ def test_the_totals_add_up_to_the_difference(scenario: Scenario, cpu_factor: flo
     assert found.sentence().endswith(".")
 
 
-@needs_causes
 def test_what_reads_of_one_block_wait_for_is_known() -> None:
     # one after the other, 20 ms apart; nothing staged: every first read of a block is a fetch of its own
     blocks = [5, 100, 7, 5, 100, 9]

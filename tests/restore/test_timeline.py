@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmrestorekit.restore import timeline as tl
-from vmrestorekit.restore.events import EVENTS_SCHEMA
 
 BLOCKS = 300
 EFFECTS = {
@@ -70,7 +69,6 @@ def test_snapshots_of_many_blocks_are_few(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(snapshot.nbytes for snapshot in timeline._snapshots) == 6 * BLOCKS
 
 
-@pytest.mark.skipif("cause" not in EVENTS_SCHEMA, reason="events do not name their causes yet")
 def test_of_a_chunk_that_is_read_only_what_comes_is_in_flight() -> None:
     # of the chunk's blocks, 0 to 5, 2 is in the cache and 4 finds no slot; the fetch of 9 never completes
     events = [

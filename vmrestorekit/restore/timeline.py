@@ -167,8 +167,6 @@ class Timeline:
     @functools.cached_property
     def causes(self) -> npt.NDArray[np.int32]:
         """Row of the event that led to each event, -1 if none did, shape (events,)."""
-        if "cause" not in self.events.columns:
-            return np.full(len(self), -1, np.int32)
         return self.events["cause"].to_numpy()
 
     def are_of_kind(self, *kinds: str) -> npt.NDArray[np.bool_]:
