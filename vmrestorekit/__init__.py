@@ -26,6 +26,9 @@ _PUBLIC = {
     "Timeline": "vmrestorekit.restore.timeline",
     "simulate": "vmrestorekit.restore.simulate",
     "compare": "vmrestorekit.restore.simulate",
+    "why": "vmrestorekit.restore.explain",
+    "waits": "vmrestorekit.restore.explain",
+    "difference": "vmrestorekit.restore.difference",
     "replay_cache": "vmrestorekit.restore.replay",
     "miss_ratio_curve": "vmrestorekit.restore.replay",
     "Stepper": "vmrestorekit.show.stepper",
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from vmrestorekit.predict.planning import make_plan as make_plan
     from vmrestorekit.predict.replay import ContentHashReplay as ContentHashReplay
     from vmrestorekit.predict.replay import LastBootReplay as LastBootReplay
+    from vmrestorekit.restore.difference import difference as difference
+    from vmrestorekit.restore.explain import waits as waits
+    from vmrestorekit.restore.explain import why as why
     from vmrestorekit.restore.hardware import Hardware as Hardware
     from vmrestorekit.restore.replay import miss_ratio_curve as miss_ratio_curve
     from vmrestorekit.restore.replay import replay_cache as replay_cache

@@ -351,9 +351,48 @@ def test_restores_that_cannot_be_compared() -> None:
 def simulated(scenario: Scenario, **changes: Any) -> Timeline | None:
     plan = scenario.plan.replace(**changes) if changes else scenario.plan
     try:
-        return simulate_trace(scenario.trace, plan, scenario.hardware, scenario.address)
+        return simulate_trace(scenario.trace, plan, scenario.hardware, scenario.address, scenario.chunk)
     except PlanError:
         return None
+
+
+# kind -> kinds that may lead to it; of the same request, of a range that covers its blocks
+CAUSES_OF_A_REQUEST = {
+    "cache_hit": {"vm_read", "vm_write", "relocation_read"},
+    "cache_wait": {"vm_read", "vm_write", "relocation_read"},
+    "cache_miss": {"vm_read", "vm_write", "relocation_read"},
+    "read_destination": {"vm_read", "vm_write"},
+    "read_write_cache": {"vm_read"},
+}
+CAUSES_OF_A_BLOCK = {
+    "staged": {"fetch"},
+    "read_from_media": {"fetch"},
+    "serve": {"cache_hit", "staged", "read_from_media"},
+    "refetch_after_purge": {"cache_miss"},
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(scenario=scenarios())
+def test_causes_are_about_the_same_request_or_block(scenario: Scenario) -> None:
+    timeline = simulated(scenario)
+    if timeline is None:
+        return
+    events = list(timeline.events.iter_rows(named=True))
+    for row, event in enumerate(events):
+        assert -1 <= event["cause"] < row
+        cause = events[event["cause"]]
+        if event["kind"] in CAUSES_OF_A_REQUEST:
+            assert cause["kind"] in CAUSES_OF_A_REQUEST[event["kind"]]
+            assert cause["request"] == event["request"]
+        elif event["kind"] in CAUSES_OF_A_BLOCK:
+            assert cause["kind"] in CAUSES_OF_A_BLOCK[event["kind"]]
+            assert cause["block"] <= event["block"]
+            assert event["block"] + event["count"] <= cause["block"] + cause["count"]
+        elif event["kind"] == "vm_done":
+            # a flush is done when a write is, everything else with a step of its own
+            assert cause["request"] == event["request"] or cause["kind"] in ("written", "vm_done")
+            assert cause["time_ns"] == event["time_ns"]
 
 
 @settings(max_examples=100, deadline=None)
