@@ -276,7 +276,7 @@ def boot_of_reads(waits_ns: list[int]) -> Timeline:
         (
             [4_000_000_000, 3_000_000_000, 2_000_000_000, 1_000_000_000],
             [1, 1, 1, 1],
-            "10 s sooner than a (4 ns instead of 10 s)",
+            "10.0 s sooner than a (4 ns instead of 10.0 s)",
             "half of it in 2 reads of blocks 7, 8.",
         ),
         (
@@ -290,6 +290,12 @@ def boot_of_reads(waits_ns: list[int]) -> Timeline:
             [12_340] * 8,
             "98.7 µs later than a (98.7 µs instead of 0 ns)",
             "half of it in 4 reads, such as of blocks 7, 8, 9.",
+        ),
+        (
+            [200_000_000, 1],
+            [1, 1],
+            "200 ms sooner than a (2 ns instead of 200 ms)",
+            "all of it in 1 read of block 7.",
         ),
         (
             [9, 2_000_000_000_000],

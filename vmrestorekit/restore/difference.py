@@ -248,7 +248,8 @@ def _seconds(ns: int) -> str:
     for unit, size in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
         if ns >= size:
             # three digits of more than 999.5 would be written with an exponent
-            return f"{ns / size:.3g} {unit}" if ns < 999.5 * size else f"{ns / size:.0f} {unit}"
+            number = f"{ns / size:#.3g}" if ns < 999.5 * size else f"{ns / size:.0f}"
+            return f"{number.rstrip('.')} {unit}"
     return f"{ns} ns"
 
 
