@@ -192,19 +192,25 @@ def is_used_later(c, first, second):
 
 
 @compiled
+def in_heap(c, at):
+    """Return the block at a place of the heap."""
+    return np.int64(heap_at(c, at).block)
+
+
+@compiled
 def settle(c, block, at):
     """Put a block in its place in the heap, starting at a free one."""
     size = c.size[MAIN]
-    while at > 0 and is_used_later(c, block, heap_at(c, (at - 1) >> 1).block):
-        parent = heap_at(c, (at - 1) >> 1).block
+    while at > 0 and is_used_later(c, block, in_heap(c, (at - 1) >> 1)):
+        parent = in_heap(c, (at - 1) >> 1)
         heap_at(c, at).block = parent
         entry_at(c, parent).older = at
         at = (at - 1) >> 1
     while 2 * at + 1 < size:
         below = 2 * at + 1
-        if below + 1 < size and is_used_later(c, heap_at(c, below + 1).block, heap_at(c, below).block):
+        if below + 1 < size and is_used_later(c, in_heap(c, below + 1), in_heap(c, below)):
             below += 1
-        child = heap_at(c, below).block
+        child = in_heap(c, below)
         if not is_used_later(c, child, block):
             break
         heap_at(c, at).block = child
@@ -227,7 +233,7 @@ def leave_heap(c, block):
     """Take a block out of the heap."""
     at = np.int64(entry_at(c, block).older)
     c.size[MAIN] -= 1
-    last = np.int64(heap_at(c, c.size[MAIN]).block)
+    last = in_heap(c, c.size[MAIN])
     if last != block:
         settle(c, last, at)
     entry_at(c, block).queue = NOWHERE
@@ -236,12 +242,12 @@ def leave_heap(c, block):
 @compiled
 def used_last(c, level):
     """Return the block with the farthest next use; the heap is searched through if its first may not go."""
-    best = np.int64(heap_at(c, 0).block)
+    best = in_heap(c, ZERO)
     if entry_at(c, best).hold <= level:
         return best
     best = NONE
     for at in range(c.size[MAIN]):
-        block = np.int64(heap_at(c, at).block)
+        block = in_heap(c, at)
         if entry_at(c, block).hold <= level and (best == NONE or is_used_later(c, block, best)):
             best = block
     return best

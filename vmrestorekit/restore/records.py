@@ -23,11 +23,13 @@ from numba import config, njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from vmrestorekit.restore.step_compiler import StepCompiler
+
 __all__ = ["accessor", "compiled", "entry", "fingerprint", "lay_out", "record", "table"]
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
 
-compiled = njit(no_cpython_wrapper=True, **_OPTIONS)
+compiled = njit(no_cpython_wrapper=True, pipeline_class=StepCompiler, **_OPTIONS)
 entry = njit(cache=True, **_OPTIONS)
 
 

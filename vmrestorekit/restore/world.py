@@ -23,7 +23,9 @@ _LAUNCH_RULES = {"share": 0, "head_start": 1, "immediately": 2}
 _MODES = {mode: code for code, mode in enumerate(MODES)} | {"local": 3}
 _MOST_EVENTS_AT_A_TIME = 1 << 20
 _STEPS_AT_A_TIME = 1 << 21  # so that an interrupt from the keyboard is heard
-_MERGED_BLOCKS = 1024  # of one event in detail `runs`
+# neighbours become one event in detail `runs` if they are not more, and follow each other as quickly
+_MERGED_BLOCKS = 1024
+_MERGED_NS = 100_000_000
 
 Array = npt.NDArray[Any]
 Addresses = npt.NDArray[np.int64]
@@ -202,7 +204,9 @@ class World:
 
         blocks, first_set = self.tables["blocks"], self.tables["first_set"]
         self.contents = len(blocks)
-        if any(setup.content is not None for setup in self.setups):
+        if all(setup.mode == "local" for setup in self.setups):
+            self.contents = 1  # no media agent takes part
+        elif any(setup.content is not None for setup in self.setups):
             number = np.concatenate([_content(setup) for setup in self.setups])
             unique, content = np.unique(number, return_inverse=True)
             # blocks without a number have a content of their own
@@ -303,7 +307,7 @@ class World:
         world["contents"] = self.contents
         world["block_shift"] = self.setups[0].plan.block_bytes.bit_length() - 1
         world["detail"] = DETAILS.index(self.detail)
-        world["merge_blocks"] = _MERGED_BLOCKS
+        world["merge_blocks"], world["merge_ns"] = _MERGED_BLOCKS, _MERGED_NS
         world["in_turn"] = self.agents.staging == "in_turn"
         world["balancing"] = BALANCING.index(self.agents.balancing)
         world["last_chosen"] = world["culprit"] = -1

@@ -78,7 +78,8 @@ def note(w, v, kind, block, count, request, detail, cause):
 def merge(w, v, which, kind, block, count, request, detail):
     """Let the last event of this sort grow, if the blocks are its neighbours; else begin another one."""
     m = merged_at(w, which)
-    if m.count > 0 and m.block + m.count == block and m.count < w.merge_blocks:
+    is_next = m.count > 0 and m.block + m.count == block and w.now - m.time <= w.merge_ns
+    if is_next and m.count < w.merge_blocks:
         m.count += count
         if kind == RELOCATION_READ or kind == RELOCATED:
             m.detail += detail

@@ -81,11 +81,11 @@ def associate(w, v, agent):
     for block in range(v.first_block, v.first_block + v.blocks):
         b = block_at(w, block)
         if b.stored:
-            copy_of(w, a, b.content).users += 1
+            copy_of(w, a, np.int64(b.content)).users += 1
     if a.used > 0:
         for at in range(v.first_of_first_set, v.first_of_first_set + v.first_set):
             b = block_at(w, v.first_block + in_first_set(w, at).block)
-            if copy_of(w, a, b.content).place == PRESENT:
+            if copy_of(w, a, np.int64(b.content)).place == PRESENT:
                 count_as_staged(w, v, b, v.event)
 
 

@@ -134,7 +134,7 @@ def empty_read_cache(w, v):
         for block in range(v.first_block, v.first_block + v.blocks):
             b = block_at(w, block)
             if b.stored:
-                k = copy_of(w, a, b.content)
+                k = copy_of(w, a, np.int64(b.content))
                 k.users -= 1 - b.marked
                 if k.users == 0 and k.place == PRESENT and k.pins == 0:
                     on_remove(c, np.int64(b.content))

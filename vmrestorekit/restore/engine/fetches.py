@@ -179,7 +179,9 @@ def lies_behind(w, v, block):
 def may_be_staged(w, v, a, block):
     """Tell whether a stager would fetch the block."""
     b = block_at(w, v.first_block + block)
-    return b.stored and not b.relocated and not b.marked and copy_of(w, a, b.content).place == ABSENT
+    return (
+        b.stored and not b.relocated and not b.marked and copy_of(w, a, np.int64(b.content)).place == ABSENT
+    )
 
 
 @compiled

@@ -409,6 +409,7 @@ WORLD = record(
     block_shift="i8",
     detail="i8",
     merge_blocks="i8",
+    merge_ns="i8",
     in_turn="i8",
     balancing="i8",
     last_chosen="i8",

@@ -109,7 +109,7 @@ def mark(w, v, block, trigger, event):
     if v.agent == NONE:
         return
     b = block_at(w, v.first_block + block)
-    k = copy_of(w, agent_at(w, v.agent), b.content)
+    k = copy_of(w, agent_at(w, v.agent), np.int64(b.content))
     if k.place == ABSENT or b.marked:
         return
     b.marked = 1
