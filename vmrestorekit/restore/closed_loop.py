@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from vmrestorekit.plan import first_block_of_disk
-from vmrestorekit.traces.schema import OPS, ReadTrace
+from vmrestorekit.traces.schema import OPS, ReadTrace, validate_trace
 
 __all__ = ["ClosedLoop", "closed_loop", "find_parents"]
 
@@ -101,6 +101,7 @@ _LOOPS: dict[int, tuple[weakref.ref[pl.DataFrame], _Loops]] = {}
 
 
 def _closed_loop(trace: ReadTrace, disk_start: IntArray) -> ClosedLoop:
+    validate_trace(trace.frame, trace.metadata, source=f"trace of {trace.metadata.vm}")
     frame = trace.frame
     issued = frame["issued_ns"].to_numpy()
     completed = frame["completed_ns"].to_numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,17 +112,25 @@ class Setup:
     start_ns: int = 0
     agent: int | None = None
 
-    @property
+    @functools.cached_property
     def stored(self) -> npt.NDArray[np.bool_]:
         """Which blocks the backup copy stores."""
         return self.address >= 0
 
 
 def as_local(setup: Setup) -> Setup:
-    """Return the same boot with every stored block on the destination (rule 11)."""
-    # one block of cache is enough: no media agent takes part
-    plan = setup.plan.replace(cache_bytes=setup.plan.block_bytes)
-    return dataclasses.replace(setup, mode="local", plan=plan, chunk=None, content=None, agent=None)
+    """Return the same boot with every stored block on the destination (rule 11).
+
+    Blocks that no request touches take no part in it, so the others are numbered anew.
+    """
+    size, loop = setup.plan.block_bytes, setup.loop
+    first, behind = loop.start // size, -(-(loop.start + loop.length) // size)
+    counts = behind - first
+    each = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    used = np.unique(np.append(each, 0))
+    moved = dataclasses.replace(loop, start=np.searchsorted(used, first) * size + loop.start % size)
+    plan = RestorePlan((len(used) * size,), block_bytes=size, cache_bytes=size)
+    return Setup(moved, plan, "local", setup.address[used])
 
 
 class World:
@@ -179,7 +188,7 @@ class World:
             relocations += plan.relocation_depth
             units += int(machine["units"])
             requests, machine["first_child"] = _requests(setup.loop, self.hardware.cpu_factor)
-            blocks, chunks = _blocks(setup, sequence, first_set, _length(pieces["chunks"]))
+            blocks, chunks = _blocks(setup, _length(pieces["chunks"]))
             pieces["blocks"].append(blocks)
             pieces["requests"].append(requests)
             pieces["sequence"].append(sequence.astype(np.int32).view(engine.NUMBER))
@@ -214,12 +223,12 @@ class World:
             content[own] = len(unique) + np.arange(len(own))
             self.contents = len(unique) + len(own)
             blocks["content"] = content
-        else:
-            blocks["content"] = np.arange(len(blocks))
-        wanted = np.full(self.contents, -1, np.int32)
+            self.world["contents_given"] = 1
+        wanted = np.full(self.contents if len(first_set) else 0, -1, np.int32)
         if len(first_set):
             first_block = self.tables["machines"]["first_block"][first_set["vm"]]
-            content = blocks["content"][first_block + first_set["block"]]
+            of_block = first_block + first_set["block"]
+            content = blocks["content"][of_block] if self.world["contents_given"][0] else of_block
             order = np.argsort(content, kind="stable")
             is_last = np.append(content[order[1:]] != content[order[:-1]], True)
             first_set["next"][order] = np.where(is_last, -1, np.append(order[1:], -1))
@@ -249,13 +258,10 @@ class World:
         caches = np.zeros(count, policies.CACHE)
         set_up_cache(caches, plan.eviction, plan.cache_slots)
         self._entries = [np.zeros(self.contents, policies.ENTRY) for _ in range(count)]
-        copy = np.zeros((), engine.COPY)
-        for name in ("fetch", "first_waiter", "last_waiter", "marked_by", "trigger"):
-            copy[name] = -1
         self.tables |= {
             "agents": agents,
             "caches": caches,
-            "copies": np.full(count * self.contents, copy),
+            "copies": np.zeros(count * self.contents, engine.COPY),
             "devices": np.zeros(devices, engine.DEVICE),
             "channels": np.zeros(devices * hardware.backup_device.channels, engine.CHANNEL),
         }
@@ -387,7 +393,10 @@ def _sequence(setup: Setup) -> npt.NDArray[np.int32]:
     """Return what is relocated, in order."""
     if setup.mode not in ("full_restore", "instant_restore"):
         return np.empty(0, np.int32)
-    return setup.plan.sequence[setup.stored[setup.plan.sequence]]
+    sequence = setup.plan.relocation_sequence
+    if sequence is None:
+        return np.arange(setup.plan.blocks, dtype=np.int32)[setup.stored]
+    return sequence[setup.stored[sequence]]
 
 
 def _first_set(setup: Setup) -> npt.NDArray[np.int32]:
@@ -403,16 +412,12 @@ def _content(setup: Setup) -> npt.NDArray[np.int64]:
     return np.where(setup.stored, setup.content, -1)
 
 
-def _blocks(setup: Setup, sequence: Array, first_set: Array, chunks_before: int) -> tuple[Array, Array]:
-    """Return the records of a machine's blocks and chunks."""
+def _blocks(setup: Setup, chunks_before: int) -> tuple[Array, Array]:
+    """Return the records of a machine's blocks and chunks, as far as the engine does not fill them in."""
     from vmrestorekit.restore import engine
 
     blocks = np.zeros(setup.plan.blocks, engine.BLOCK)
-    blocks["address"], blocks["stored"], blocks["position"] = setup.address, setup.stored, -1
-    blocks["position"][sequence] = np.arange(len(sequence))
-    blocks["in_first_set"][first_set] = 1
-    if setup.mode == "local":
-        blocks["relocated"] = setup.stored
+    blocks["address"] = setup.address
     if setup.chunk is None:
         return blocks, np.empty(0, engine.CHUNK)
     stored = np.flatnonzero(setup.stored)

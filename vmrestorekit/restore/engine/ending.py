@@ -56,6 +56,18 @@ def finish_relocation(w, v):
 
 
 @compiled
+def next_touched(w, v, unit):
+    """Return the first unit from this one on whose block was touched, or the end of the disks."""
+    shift = w.block_shift - UNIT_SHIFT
+    block = unit >> shift
+    if block >= v.blocks or block_at(w, v.first_block + block).touched:
+        return unit
+    while block < v.blocks and not block_at(w, v.first_block + block).touched:
+        block += 1
+    return block << shift
+
+
+@compiled
 def next_run_to_apply(w, v):
     """Begin to apply the next run of written units; False if nothing is pending."""
     while v.pending_units > 0:
@@ -63,7 +75,7 @@ def next_run_to_apply(w, v):
         while unit < v.units and state_of(w, v, unit) != UNIT_WRITTEN:
             if state_of(w, v, unit) == UNIT_ZEROED:
                 set_unit(w, v, unit, UNIT_APPLIED)
-            unit += 1
+            unit = next_touched(w, v, unit + 1)
         if unit == v.units:
             v.apply_cursor = 0
             continue

@@ -268,7 +268,9 @@ def count_as_staged(w, v, b, event):
 @compiled
 def count_for_first_sets(w, agent, content, event):
     """Count a content that has come in the first sets of all machines of the agent."""
-    at = np.int64(wanted_at(w, content).first)
+    at = NONE
+    if w.first_set_n > 0:
+        at = np.int64(wanted_at(w, content).first)
     while at != NONE:
         wanted = in_first_set(w, at)
         v = machine_at(w, wanted.vm)

@@ -63,14 +63,22 @@ from vmrestorekit.restore.engine.state import (
     SERVE,
     ZERO,
     agent_at,
+    block_at,
     cache_at,
+    copy_at,
     due_at,
     fetch_at,
+    in_first_set,
     machine_at,
     part_at,
     relocation_at,
 )
-from vmrestorekit.restore.engine.tracking import make_purge_due, mark_runs_of_period, purge
+from vmrestorekit.restore.engine.tracking import (
+    block_in_sequence,
+    make_purge_due,
+    mark_runs_of_period,
+    purge,
+)
 from vmrestorekit.restore.records import compiled, entry, fingerprint
 
 
@@ -179,14 +187,44 @@ def change_mode(w, v, number, ref):
 
 
 @compiled
+def fill_in_blocks(w, v):
+    """Fill in what follows from a block's address, the sequence and the first set."""
+    for number in range(v.first_block, v.first_block + v.blocks):
+        b = block_at(w, number)
+        b.stored = b.address >= 0
+        if v.mode == MODE_LOCAL:
+            b.relocated = b.stored
+        if not w.contents_given:
+            b.content = number
+    for position in range(v.sequence):
+        block_at(w, v.first_block + block_in_sequence(w, v, np.int64(position))).position = position
+    for at in range(v.first_of_first_set, v.first_of_first_set + v.first_set):
+        block_at(w, v.first_block + in_first_set(w, at).block).in_first_set = 1
+
+
+@compiled
+def fill_in_copies(w):
+    """No content is anywhere yet."""
+    for number in range(w.copies_n):
+        k = copy_at(w, number)
+        k.fetch = NONE
+        k.first_waiter = NONE
+        k.last_waiter = NONE
+        k.marked_by = NONE
+        k.trigger = NONE
+
+
+@compiled
 def begin(w):
-    """Make due what comes at fixed times."""
+    """Fill in the tables, and make due what comes at fixed times."""
+    fill_in_copies(w)
     for agent in range(w.agents_n):
         fails_ns = agent_at(w, agent).fails_ns
         if fails_ns >= 0:
             make_due(w, fails_ns, DUE_MODE, NONE, np.int64(agent), NONE, ZERO, ZERO)
     for vm in range(w.machines_n):
         v = machine_at(w, vm)
+        fill_in_blocks(w, v)
         if v.mode == MODE_LOCAL:
             make_launch_due(w, v, NONE)
         else:

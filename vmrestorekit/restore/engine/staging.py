@@ -151,11 +151,14 @@ def refill_machine(w, v, a, c):
 
 @compiled
 def refill(w, device):
-    """Let the machines of a device's agents refill their queues."""
-    for vm in range(w.machines_n):
-        v = machine_at(w, vm)
-        if v.agent != NONE and agent_at(w, v.agent).device == device:
-            refill_machine(w, v, agent_at(w, v.agent), cache_at(w, v.agent))
+    """Let the machines of a device's agents refill their queues, agent after agent."""
+    for agent in range(w.agents_n):
+        a = agent_at(w, agent)
+        if a.device == device and (a.priorities == PRIORITIES_AS_CLAIMED or a.priorities == PRIORITIES_EQUAL):
+            for vm in range(w.machines_n):
+                v = machine_at(w, vm)
+                if v.agent == agent:
+                    refill_machine(w, v, a, cache_at(w, agent))
 
 
 @compiled

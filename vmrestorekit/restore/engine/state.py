@@ -406,6 +406,7 @@ WORLD = record(
     **table("chunks"),
     **table("merged"),
     contents="i8",
+    contents_given="i8",  # else each block has a content of its own
     block_shift="i8",
     detail="i8",
     merge_blocks="i8",
