@@ -29,6 +29,9 @@ _PUBLIC = {
     "why": "vmrestorekit.restore.explain",
     "waits": "vmrestorekit.restore.explain",
     "difference": "vmrestorekit.restore.difference",
+    "MediaAgents": "vmrestorekit.restore.storm",
+    "Restore": "vmrestorekit.restore.storm",
+    "simulate_storm": "vmrestorekit.restore.storm",
     "replay_cache": "vmrestorekit.restore.replay",
     "miss_ratio_curve": "vmrestorekit.restore.replay",
     "Stepper": "vmrestorekit.show.stepper",
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     from vmrestorekit.restore.replay import replay_cache as replay_cache
     from vmrestorekit.restore.simulate import compare as compare
     from vmrestorekit.restore.simulate import simulate as simulate
+    from vmrestorekit.restore.storm import MediaAgents as MediaAgents
+    from vmrestorekit.restore.storm import Restore as Restore
+    from vmrestorekit.restore.storm import simulate_storm as simulate_storm
     from vmrestorekit.restore.timeline import Timeline as Timeline
     from vmrestorekit.show.stepper import Stepper as Stepper
     from vmrestorekit.traces.corpus import Boot as Boot

@@ -1,15 +1,15 @@
 """The engine: the rules of ``docs/clockwork.md`` as compiled step functions over tables of records.
 
-`run` is the only function that Python calls. Everything it works on hangs on one record, `WORLD`, so that it
-can return when the buffer of events is full and be called again. `vmrestorekit.restore.world` lays the tables
-out.
+`run` is what Python calls (and `see_read`, for a live media agent). Everything it works on hangs on one
+record, `WORLD`, so that it can return when the buffer of events is full and be called again.
+`vmrestorekit.restore.world` lays the tables out.
 
 The modules, from the bottom: `state` (records), `clock` (what is due, events), `read_cache`, `fetches`,
 `staging` and `dispatch` (backup device), `tracking` (runs, purging), `media_agent` (parts of reads), `units`,
 `host` (the virtual machine's requests), `ending`, `relocation`, `expiry`, `coordination`, `failover`, `loop`.
 """
 
-from vmrestorekit.restore.engine.loop import run
+from vmrestorekit.restore.engine.loop import run, see_read
 from vmrestorekit.restore.engine.state import (
     AGENT,
     BLOCK,
@@ -71,4 +71,5 @@ __all__ = [
     "WANTED",
     "WORLD",
     "run",
+    "see_read",
 ]

@@ -75,6 +75,7 @@ from vmrestorekit.restore.engine.state import (
 )
 from vmrestorekit.restore.engine.tracking import (
     block_in_sequence,
+    count_inferred,
     make_purge_due,
     mark_runs_of_period,
     purge,
@@ -264,8 +265,8 @@ def take_one(w):
     return True
 
 
-def _make_run(code):
-    """Return the engine's only entry; numba caches it under the fingerprint of all that it calls."""
+def _make_entries(code):
+    """Return what Python calls; numba caches it under the fingerprint of all that is called from there."""
 
     @entry
     def run(worlds, spare_events, steps):
@@ -294,8 +295,15 @@ def _make_run(code):
             if not take_one(w):
                 return EXPIRED_BEFORE_LAUNCH
 
-    return run
+    @entry
+    def see_read(worlds, position):
+        """Tell a world of one machine of a read along its sequence; see `count_inferred`."""
+        w = worlds[0]
+        w.code = code
+        return count_inferred(w, machine_at(w, ZERO), position)
+
+    return run, see_read
 
 
 _FILES = (*Path(__file__).parent.glob("*.py"), Path(policies.__file__), Path(records.__file__))
-run = _make_run(int(fingerprint(*map(str, sorted(_FILES)))[:15], 16))
+run, see_read = _make_entries(int(fingerprint(*map(str, sorted(_FILES)))[:15], 16))

@@ -31,8 +31,8 @@ from vmrestorekit.restore.records import compiled
 
 
 @compiled
-def track(w, v, position, event):
-    """Look at a read at a position of the relocation sequence, and mark what belongs to a run."""
+def see(w, v, position):
+    """Look at a read at a position of the sequence; return the open run that it extends or begins."""
     v.run_order += 1
     found = NONE
     least_recent = v.first_run
@@ -44,20 +44,43 @@ def track(w, v, position, event):
         if run.extended < run_at(w, least_recent).extended:
             least_recent = np.int64(i)
     if found == NONE:
-        run = run_at(w, least_recent)
-        run.start = position
-        run.length = 1
-        run.noted = 0
-    else:
+        found = least_recent
         run = run_at(w, found)
-        run.length += 1
+        run.start = position
+        run.length = 0
+        run.noted = 0
+    run = run_at(w, found)
+    run.length += 1
     run.expected = position + 1
     run.extended = v.run_order
-    if v.purge_by_run and run.length == v.run_length:
+    return found
+
+
+@compiled
+def completes_run(v, run):
+    """Tell whether the last read made an open run long enough to be the relocation's."""
+    return run.length == v.run_length
+
+
+@compiled
+def track(w, v, position, event):
+    """Look at a read at a position of the relocation sequence, and mark what belongs to a run."""
+    run = run_at(w, see(w, v, position))
+    if v.purge_by_run and completes_run(v, run):
         infer(w, v, run, TRIGGER_RUN, event)
         mark_run(w, v, run, TRIGGER_RUN)
     elif run.noted > 0:
         mark(w, v, block_in_sequence(w, v, position), run.noted - 1, run.event)
+
+
+@compiled
+def count_inferred(w, v, position):
+    """Look at a read, without a simulation around it; return how many blocks it shows to be of a run."""
+    run = run_at(w, see(w, v, position))
+    if completes_run(v, run):
+        run.noted = TRIGGER_RUN + 1
+        return run.length
+    return ONE if run.noted > 0 else ZERO
 
 
 @compiled
