@@ -195,6 +195,17 @@ def test_everything_staged_before_launch_hits_always(tiny_boot: Boot) -> None:
     assert summary["hit_rate"] == 1.0
 
 
+def test_blocks_of_all_sizes_boot_alike_from_a_local_disk(tiny_boot: Boot) -> None:
+    def local_boot_ns(block_bytes: int) -> int | float | None:
+        sizes = dict.fromkeys(("fetch_bytes", "stage_fetch_bytes", "relocation_request_bytes"), 1 << 20)
+        plan = RestorePlan(tiny_boot.disk_bytes, block_bytes=block_bytes, **sizes)  # type: ignore[arg-type]
+        no_holes = np.arange(plan.blocks) * block_bytes
+        run = simulate_trace(tiny_boot.trace, plan, MEDIA["flash"], no_holes)
+        return run.summary()["local_boot_ns"]
+
+    assert local_boot_ns(4096) == local_boot_ns(65536) == local_boot_ns(1 << 20)
+
+
 def test_modes_side_by_side(tiny_boot: Boot) -> None:
     plan = RestorePlan(tiny_boot.disk_bytes, relocation_start=RelocationStart("at_once"))
     runs = compare(tiny_boot, plan, "flash")

@@ -129,7 +129,9 @@ def as_local(setup: Setup) -> Setup:
     each = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     used = np.unique(np.append(each, 0))
     moved = dataclasses.replace(loop, start=np.searchsorted(used, first) * size + loop.start % size)
-    plan = RestorePlan((len(used) * size,), block_bytes=size, cache_bytes=size)
+    plan = setup.plan.replace(
+        disk_bytes=(len(used) * size,), first_set=[], relocation_sequence=None, cache_bytes=size
+    )
     return Setup(moved, plan, "local", setup.address[used])
 
 
