@@ -259,11 +259,11 @@ class World:
             agents["fails_ns"][agent] = at_ns
         caches = np.zeros(count, policies.CACHE)
         set_up_cache(caches, plan.eviction, plan.cache_slots)
-        self._entries = [np.zeros(self.contents, policies.ENTRY) for _ in range(count)]
+        self._entries = [_zeros(self.contents, policies.ENTRY) for _ in range(count)]
         self.tables |= {
             "agents": agents,
             "caches": caches,
-            "copies": np.zeros(count * self.contents, engine.COPY),
+            "copies": _zeros(count * self.contents, engine.COPY),
             "devices": np.zeros(devices, engine.DEVICE),
             "channels": np.zeros(devices * hardware.backup_device.channels, engine.CHANNEL),
         }
@@ -384,6 +384,13 @@ def _join(arrays: list[Array]) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
+def _zeros(size: int, dtype: np.dtype[Any]) -> Array:
+    """Return zeros in memory that is touched at once: numpy asks for large pages here, but not in `zeros`."""
+    records = np.empty(size, dtype)
+    records.view(np.uint8).fill(0)
+    return records
+
+
 def _free_list(size: int, dtype: np.dtype[Any]) -> Array:
     records = np.zeros(size, dtype)
     records["next"] = np.arange(1, size + 1)
@@ -418,7 +425,7 @@ def _blocks(setup: Setup, chunks_before: int) -> tuple[Array, Array]:
     """Return the records of a machine's blocks and chunks, as far as the engine does not fill them in."""
     from vmrestorekit.restore import engine
 
-    blocks = np.zeros(setup.plan.blocks, engine.BLOCK)
+    blocks = _zeros(setup.plan.blocks, engine.BLOCK)
     blocks["address"] = setup.address
     if setup.chunk is None:
         return blocks, np.empty(0, engine.CHUNK)
