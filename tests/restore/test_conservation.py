@@ -96,7 +96,9 @@ def check_fetches(events: list[Event], scenario: Scenario) -> None:
 
 
 def check_relocation(events: list[Event], stored: set[int]) -> None:
-    """Every stored block is relocated, once."""
+    """Every stored block is sent to the relocation once, and is on the destination once."""
+    sent = [event["block"] for event in events if event["kind"] == "serve" and event["detail"] == 1]
+    assert sorted(sent) == sorted(stored)
     relocated = [block for event in events if event["kind"] == "relocated" for block in blocks_of(event)]
     assert sorted(relocated) == sorted(stored)
 

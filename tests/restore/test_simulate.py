@@ -195,6 +195,17 @@ def test_everything_staged_before_launch_hits_always(tiny_boot: Boot) -> None:
     assert summary["hit_rate"] == 1.0
 
 
+def test_everything_staged_and_an_instant_link_is_a_local_boot(tiny_boot: Boot) -> None:
+    """Closed form: a slow backup device costs nothing once all is staged, but for a nanosecond a block."""
+    plan = RestorePlan(tiny_boot.disk_bytes, mode="live_mount", launch=LaunchRule("share", 1.0))
+    plan = plan.replace(first_set=np.arange(plan.blocks))
+    slow = INSTANT.replace(backup_device=MEDIA["tape"].backup_device)
+    summary = simulate(tiny_boot, plan, slow).summary()
+    assert summary["misses"] == summary["waits"] == 0
+    assert 0 <= summary["stall_ns"] < 1000  # type: ignore[operator]
+    assert summary["launch_ns"] > 60_000_000_000  # type: ignore[operator]
+
+
 def test_blocks_of_all_sizes_boot_alike_from_a_local_disk(tiny_boot: Boot) -> None:
     def local_boot_ns(block_bytes: int) -> int | float | None:
         sizes = dict.fromkeys(("fetch_bytes", "stage_fetch_bytes", "relocation_request_bytes"), 1 << 20)
