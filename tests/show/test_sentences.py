@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from vmrestorekit.plan import LaunchRule, RestorePlan
 from vmrestorekit.restore.events import KINDS
+from vmrestorekit.restore.simulate import simulate
 from vmrestorekit.show import units
 from vmrestorekit.show.flows import flow_of
 from vmrestorekit.show.sentences import KIND_NAMES, tell
@@ -124,3 +126,15 @@ def test_sizes(value, text):
 )
 def test_durations(value, text):
     assert units.duration(value) == text
+
+
+def test_a_request_that_waited_says_for_what(tiny_boot):
+    plan = RestorePlan(tiny_boot.disk_bytes, launch=LaunchRule("immediately"))
+    run = simulate(tiny_boot, plan, "tape")
+    first, *_ = rows_of(run, "vm_done")
+    assert tell(run, first).endswith("of it waiting for the backup device to read.")
+    afterwards = simulate(tiny_boot, plan.replace(mode="full_restore"), "tape")
+    told = {tell(afterwards, row) for row in rows_of(afterwards, "vm_done")}
+    assert all("waiting for the destination" in sentence or "at once" in sentence for sentence in told)
+    without_causes = simulate(tiny_boot, plan, "tape", detail="runs")
+    assert all("waiting" not in tell(without_causes, row) for row in rows_of(without_causes, "vm_done"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 
 from vmrestorekit.restore.events import CAUSES, KIND_MEANING, KINDS, READERS
+from vmrestorekit.restore.explain import WAITED_FOR, waits
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import units
 
@@ -81,6 +83,17 @@ _BY_NUMBER = {
         "it belongs to a run that the media agent found when it last looked",
     ),
     "written": ("write cache; the backup copy stays as it is. (O9)", "destination. (O21)"),
+}
+
+# what a request waited for
+_WAITED = {
+    "queue": "for its turn at the backup device",
+    "device": "for the backup device to read",
+    "link_queue": "for its turn on the link",
+    "link": "for its way over the link",
+    "destination": "for the destination",
+    "write_cache": "for the write cache",
+    "media_agent": "for another media agent",
 }
 
 # kind -> sentence; `_words` says what stands in braces
@@ -224,7 +237,8 @@ def _words(timeline: Timeline, row: int) -> dict[str, str | int]:
         words["outcome"] = _outcome(timeline, row, event["request"], count)
     elif kind == "vm_done":
         words["asked"] = _asked(timeline, row, event["request"]) + (f" of {blocks}" if count else "")
-        words["waited"] = f"after {units.duration(detail)}" if detail else "at once"
+        waited = f"after {units.duration(detail)}" if detail else "at once"
+        words["waited"] = waited + _mostly_for(timeline, row, event["request"])
     return words
 
 
@@ -251,6 +265,16 @@ def _outcome(timeline: Timeline, row: int, request: int, count: int) -> str:
     if "vm_done" in follow:
         return "nothing is stored there (a hole): done at once. (O14)"
     return "the host routes it to where the bytes are now. (O14)"
+
+
+def _mostly_for(timeline: Timeline, row: int, request: int) -> str:
+    """Return what most of a request's wait was for; nothing if it did not wait, or no causes are kept."""
+    if timeline.causes[row] < 0:
+        return ""
+    waited = waits(timeline).row(by_predicate=pl.col("request") == request, named=True)
+    longest = max(WAITED_FOR, key=lambda part: waited[f"{part}_ns"])
+    nanoseconds = waited[f"{longest}_ns"]
+    return f", {units.duration(nanoseconds)} of it waiting {_WAITED[longest]}" if nanoseconds else ""
 
 
 def _asked(timeline: Timeline, row: int, request: int) -> str:
