@@ -202,11 +202,12 @@ async def _connect(process: asyncio.subprocess.Process, qmp: QMPClient, complain
     for task in (accepting, ending):
         task.cancel()
     await asyncio.wait({accepting, ending})  # or the library trips over its own cancelled half
-    if accepting not in done:
+    # a QEMU that gives up after it has connected ends the conversation before the first word
+    if accepting not in done or accepting.exception() is not None:
         lines = complaints.read_text(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()] or ["no answer within 60 s"]
+        silent = "no answer within 60 s" if not done else "it ended without a word"
+        said = [line.strip() for line in lines if line.strip()] or [silent]
         raise LabError(f"QEMU did not start: {said[-1]}")
-    await accepting
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
