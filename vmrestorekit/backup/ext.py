@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-__all__ = ["ext_metadata"]
+__all__ = ["ext_inodes", "ext_metadata"]
 
 Extent = tuple[int, int]  # first byte within the file system, number of bytes
 
@@ -68,6 +68,20 @@ def ext_metadata(read: Callable[[int, int], bytes]) -> dict[str, list[Extent]]:
                 block |= _u32(descriptor, 0x20 + 4 * place) << 32
             found[name].append((block * block_bytes, length))
     return found
+
+
+def ext_inodes(read: Callable[[int, int], bytes]) -> Callable[[int], Extent]:
+    """Return a function from an inode's number to where it lies; parameters as of `ext_metadata`."""
+    superblock = read(1024, 1024)
+    per_group = _u32(superblock, 0x28)
+    inode_bytes = _u16(superblock, 0x58) if _u32(superblock, 0x4C) else 128
+    tables = ext_metadata(read).get("$inode_table", [])
+
+    def place(inode: int) -> Extent:
+        group, position = divmod(inode - 1, per_group)
+        return tables[group][0] + position * inode_bytes, inode_bytes
+
+    return place
 
 
 def _groups_with_superblock(superblock: bytes, groups: int) -> list[int]:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from vmrestorekit.backup.ext import ext_metadata
+from vmrestorekit.backup.ext import ext_inodes, ext_metadata
+from vmrestorekit.backup.images import DiskImage
 from vmrestorekit.traces.manifest import ManifestError
 
-__all__ = ["DiskFiles", "FoundFile", "find_files"]
+__all__ = ["DiskFiles", "FoundFile", "find_files", "read_file"]
 
 # numbers of The Sleuth Kit's interface
 _ALLOCATED = 1
 _REGULAR, _DIRECTORY, _SYMLINK, _VIRTUAL, _VIRTUAL_DIRECTORY = 1, 2, 6, 10, 11
 _KINDS = {_REGULAR: "regular", _DIRECTORY: "directory", _SYMLINK: "symlink", _VIRTUAL: "metadata"}
 _FILLER_OR_SPARSE = 3
+_READ_BYTES = 1 << 20
+_MAGIC = (
+    ("xfs", 0, b"XFSB"),
+    ("btrfs", 0x10040, b"_BHRfS_M"),
+    ("lvm2", 512 + 24, b"LVM2 001"),
+    ("luks", 0, b"LUKS\xba\xbe"),
+    ("swap", 4086, b"SWAPSPACE2"),
+)
 _ATTRIBUTES_OF_MAPPING = (0x1001, 0x1002)  # blocks that list an ext file's blocks
 
 
 @dataclasses.dataclass
 class FoundFile:
-    """A file with blocks of its own.
+    """A file, a folder, or a structure of a file system.
 
     Attributes
     ----------
@@ -34,29 +42,48 @@ class FoundFile:
     kind : str
         One of `FILE_KINDS`.
     extents : list of (int, int, int)
-        First byte on the disk, number of bytes, first byte within the file.
+        First byte on the disk, number of bytes, first byte within the file; none of a file that has no blocks
+        of its own.
+    reached_by : list of (int, int)
+        First byte on the disk and number of bytes of what describes the file: its inode or record, and blocks
+        that list its blocks.
+    partition, inode : int
+        Where The Sleuth Kit finds it; the partition's number as in `DiskFiles`.
     """
 
     path: str
     size: int
     kind: str
     extents: list[tuple[int, int, int]]
+    reached_by: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    partition: int = 0
+    inode: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class DiskFiles:
-    """The partitions of a disk as rows of `PARTITIONS_SCHEMA`, and the files in them."""
+    """What is on a disk.
+
+    Attributes
+    ----------
+    partitions : list of dict
+        Rows of `PARTITIONS_SCHEMA`. A file system that cannot be read has no files.
+    files : list of FoundFile
+    readable : frozenset of int
+        Numbers of the partitions whose files were found.
+    """
 
     partitions: list[dict[str, Any]]
     files: list[FoundFile]
+    readable: frozenset[int] = frozenset()
 
 
-def find_files(path: Path, disk_bytes: int) -> DiskFiles:
-    """Find partitions, and files in those whose file system The Sleuth Kit can read.
+def find_files(disk: DiskImage) -> DiskFiles:
+    """Find partitions, and files in those whose file system The Sleuth Kit can read (ext, NTFS, FAT, …).
 
     With several such file systems the largest keeps plain paths; those of another start with ``@`` and the
-    number of its partition, and its metadata ends so. A partition nobody can read has the file system
-    ``"unknown"`` and no files.
+    number of its partition, and its metadata ends so. The file system of a partition that nobody here can
+    read is named if its first bytes tell it, and else ``"unknown"``.
 
     Raises
     ------
@@ -64,22 +91,45 @@ def find_files(path: Path, disk_bytes: int) -> DiskFiles:
         If pytsk3 is not installed.
     """
     tsk = _sleuth_kit()
-    image = tsk.Img_Info(os.fspath(path))
-    try:
-        partitions, readable = _partitions(tsk, image, disk_bytes)
-        files = []
-        if partitions and partitions[0]["start"] > 0:
-            first = min(partition["start"] for partition in partitions)
-            files.append(FoundFile("$boot", first, "metadata", [(0, first, 0)]))
-        largest = max(readable, key=lambda number: readable[number].info.block_count, default=None)
-        for partition in partitions:
-            number = partition["partition"]
-            if number in readable:
-                mark = "" if number == largest else f"@{number}"
-                files += _files_of(readable[number], image, partition["start"], mark)
-        return DiskFiles(partitions, files)
-    finally:
-        image.close()
+    image = _sleuth_kit_image(tsk, disk)
+    partitions, readable = _partitions(tsk, image, disk)
+    files = []
+    if partitions and partitions[0]["start"] > 0:
+        first = min(partition["start"] for partition in partitions)
+        files.append(FoundFile("$boot", first, "metadata", [(0, first, 0)]))
+    largest = max(readable, key=lambda number: readable[number].info.block_count, default=None)
+    for partition in partitions:
+        number = partition["partition"]
+        if number in readable:
+            mark = "" if number == largest else f"@{number}"
+            found = _files_of(readable[number], disk, partition["start"], mark)
+            files += [dataclasses.replace(file, partition=number) for file in found]
+    return DiskFiles(partitions, files, frozenset(readable))
+
+
+def read_file(disk: DiskImage, file: FoundFile) -> Iterator[bytes]:
+    """Give the contents of a file of the disk, piece by piece.
+
+    Raises
+    ------
+    ManifestError
+        If it is no regular file, or the file system cannot give its contents.
+    """
+    if file.kind != "regular":
+        raise ManifestError(f"{file.path}: expected a regular file, got one of the kind {file.kind!r}")
+    tsk = _sleuth_kit()
+    _, readable = _partitions(tsk, _sleuth_kit_image(tsk, disk), disk)
+    entry = readable[file.partition].open_meta(file.inode)
+    position = 0
+    while position < file.size:
+        try:
+            data = bytes(entry.read_random(position, min(_READ_BYTES, file.size - position)))
+        except OSError as error:
+            raise ManifestError(f"{file.path}: cannot be read at byte {position}: {error}") from error
+        if not data:
+            raise ManifestError(f"{file.path}: expected {file.size} bytes, the file ended after {position}")
+        yield data
+        position += len(data)
 
 
 def _sleuth_kit() -> Any:
@@ -92,11 +142,30 @@ def _sleuth_kit() -> Any:
     return pytsk3
 
 
-def _partitions(tsk: Any, image: Any, disk_bytes: int) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+def _sleuth_kit_image(tsk: Any, disk: DiskImage) -> Any:
+    class Image(tsk.Img_Info):  # type: ignore[misc,name-defined,unused-ignore]
+        """The disk as The Sleuth Kit wants it."""
+
+        def __init__(self) -> None:
+            super().__init__(url="", type=tsk.TSK_IMG_TYPE_EXTERNAL)
+
+        def close(self) -> None:
+            """Nothing: the disk is not ours."""
+
+        def read(self, offset: int, length: int) -> bytes:
+            return bytes(disk.read(offset, length))
+
+        def get_size(self) -> int:
+            return disk.size
+
+    return Image()
+
+
+def _partitions(tsk: Any, image: Any, disk: DiskImage) -> tuple[list[dict[str, Any]], dict[int, Any]]:
     try:
         volume = tsk.Volume_Info(image)
     except OSError:  # no partition table: perhaps one file system all over the disk
-        ranges = [(0, 0, disk_bytes)]
+        ranges = [(0, 0, disk.size)]
     else:
         sector = volume.info.block_size
         allocated = [part for part in volume if int(part.flags) == _ALLOCATED]
@@ -105,17 +174,24 @@ def _partitions(tsk: Any, image: Any, disk_bytes: int) -> tuple[list[dict[str, A
         ]
     partitions, readable = [], {}
     for number, start, length in ranges:
-        name = "unknown"
+        name = _foreign_file_system(disk, start)
         try:
             file_system = tsk.FS_Info(image, offset=start)
         except OSError:
-            if number == 0:
+            if number == 0 and name == "unknown":
                 continue
         else:
             readable[number] = file_system
             name = _file_system_name(tsk, int(file_system.info.ftype))
         partitions.append({"partition": number, "start": start, "length": length, "file_system": name})
     return partitions, readable
+
+
+def _foreign_file_system(disk: DiskImage, start: int) -> str:
+    """Return the name of what The Sleuth Kit does not read, by the bytes that blkid(8) goes by, too."""
+    return next(
+        (name for name, at, magic in _MAGIC if bytes(disk.read(start + at, len(magic))) == magic), "unknown"
+    )
 
 
 def _file_system_name(tsk: Any, number: int) -> str:
@@ -125,8 +201,12 @@ def _file_system_name(tsk: Any, number: int) -> str:
     return next(matching, "unknown").removeprefix(prefix).lower()
 
 
-def _files_of(file_system: Any, image: Any, start: int, mark: str) -> list[FoundFile]:
+def _files_of(file_system: Any, disk: DiskImage, start: int, mark: str) -> list[FoundFile]:
+    def read(offset: int, length: int) -> bytes:
+        return bytes(disk.read(start + offset, length))
+
     block_bytes = file_system.info.block_size
+    inode_place = _inode_places(file_system, read)
     files: dict[int, FoundFile] = {}
     mapping: list[tuple[int, int]] = []
     for path, entry, inode in _walk(file_system):
@@ -139,14 +219,17 @@ def _files_of(file_system: Any, image: Any, start: int, mark: str) -> list[Found
         if path.startswith("/$"):  # what NTFS and FAT keep for themselves has names like this
             kind = "metadata"
         name = path.removeprefix("/") + mark if kind == "metadata" else mark + path
-        files[inode] = FoundFile(name, int(entry.info.meta.size), kind, [])
+        file = files[inode] = FoundFile(name, int(entry.info.meta.size), kind, [], inode=inode)
+        if inode_place is not None:
+            file.reached_by = [(start + at, length) for at, length in inode_place(inode)]
         for is_mapping, position, address, length in _runs(entry):
             if is_mapping:
                 mapping.append((address * block_bytes, length * block_bytes))
+                file.reached_by.append((start + address * block_bytes, length * block_bytes))
             else:
                 extent = (start + address * block_bytes, length * block_bytes, position * block_bytes)
-                files[inode].extents.append(extent)
-    structures = ext_metadata(lambda offset, length: bytes(image.read(start + offset, length)))
+                file.extents.append(extent)
+    structures = ext_metadata(read)
     if structures:
         journal = file_system.info.journ_inum
         if journal:
@@ -156,10 +239,39 @@ def _files_of(file_system: Any, image: Any, start: int, mark: str) -> list[Found
                 (address * block_bytes, length * block_bytes) for address, length in runs
             ]
         structures["$extents"] = sorted(mapping)
-    found = [file for file in files.values() if file.extents]
-    return found + [
+    return list(files.values()) + [
         _pseudo_file(name + mark, extents, start) for name, extents in structures.items() if extents
     ]
+
+
+def _inode_places(
+    file_system: Any, read: Callable[[int, int], bytes]
+) -> Callable[[int], list[tuple[int, int]]] | None:
+    """Return a function from the number of a file to where its inode or record lies; None where not known."""
+    boot_sector = read(0, 512)
+    if boot_sector[3:7] == b"NTFS":
+        # records of the master file table, which is file 0; their size in clusters, or as a power of two
+        (size,) = struct.unpack_from("<b", boot_sector, 0x40)
+        record = 1 << -size if size < 0 else size * int(file_system.info.block_size)
+        runs = [run[1:] for run in _runs(file_system.open_meta(0)) if not run[0]]
+        return lambda inode: _in_runs(runs, inode * record, record, file_system)
+    if ext_metadata(read):
+        place = ext_inodes(read)
+        # the virtual folder of orphans has a number beyond all inodes
+        last = int(file_system.info.last_inum)
+        return lambda inode: [place(inode)] if inode < last else []
+    return None
+
+
+def _in_runs(
+    runs: list[tuple[int, int, int]], at: int, length: int, file_system: Any
+) -> list[tuple[int, int]]:
+    """Return where bytes of a file with these runs (position, address, length in blocks) lie."""
+    block_bytes = int(file_system.info.block_size)
+    for position, address, count in runs:
+        if position * block_bytes <= at < (position + count) * block_bytes:
+            return [(address * block_bytes + at - position * block_bytes, length)]
+    return []
 
 
 def _pseudo_file(name: str, extents: list[tuple[int, int]], start: int) -> FoundFile:

@@ -33,7 +33,7 @@ class LayoutError(ValueError):
 
 def block_count(disk_bytes: Sequence[int], block_bytes: int = DEFAULT_BLOCK_BYTES) -> int:
     """Return how many blocks the disks have together; a last, shorter block of a disk counts."""
-    _expect_block_bytes(block_bytes)
+    expect_block_bytes(block_bytes)
     return sum(-(-size // block_bytes) for size in disk_bytes)
 
 
@@ -44,24 +44,36 @@ def first_block_of_disk(disk_bytes: Sequence[int], block_bytes: int = DEFAULT_BL
 
 @dataclasses.dataclass(frozen=True)
 class CopySettings:
-    """When a copy starts a new container file and a new chunk.
+    """When a copy starts a new container file and a new chunk, and how its blocks are stored.
 
     Attributes
     ----------
     container_blocks, container_bytes : int
         A container file is full when one more block would exceed either.
     chunk_bytes : int
-        A chunk is full when one more block would exceed it.
+        A chunk is full when one more block would exceed it. All sizes are before compression.
+    zstd_level : int, optional
+        Compress with zstd at this level, 1 (fast) to 22 (small); default: do not compress.
+    frame_bytes : int, optional
+        Neighbours up to so many bytes are compressed together, and have to be read together; default: each
+        block by itself.
     """
 
     container_blocks: int = 100
     container_bytes: int = 50 * MIB
     chunk_bytes: int = 512 * MIB
+    zstd_level: int | None = None
+    frame_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise LayoutError(f"{field.name}: expected at least 1, got {getattr(self, field.name)}")
+            value = getattr(self, field.name)
+            if value is not None and value < 1:
+                raise LayoutError(f"{field.name}: expected at least 1, got {value}")
+        if self.zstd_level is not None and self.zstd_level > 22:
+            raise LayoutError(f"zstd_level: expected 1 to 22, got {self.zstd_level}")
+        if self.frame_bytes is not None and self.zstd_level is None:
+            raise LayoutError("frame_bytes: what is not compressed is read block by block; give a zstd_level")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,7 +146,7 @@ class BackupLayout:
         settings = settings or CopySettings()
         if not manifests:
             raise LayoutError("expected the manifest of at least one disk, got none")
-        _expect_block_bytes(block_bytes)
+        expect_block_bytes(block_bytes)
         per_chunk = max(1, settings.chunk_bytes // block_bytes)
         per_container = min(settings.container_blocks, max(1, settings.container_bytes // block_bytes))
         containers_a_chunk = -(-per_chunk // per_container)
@@ -186,6 +198,6 @@ def _stored(manifest: Manifest, block_bytes: int) -> npt.NDArray[np.bool_]:
     return np.asarray(content.any(axis=1), np.bool_)
 
 
-def _expect_block_bytes(block_bytes: int) -> None:
+def expect_block_bytes(block_bytes: int) -> None:
     if block_bytes & (block_bytes - 1) or not MANIFEST_BLOCK_BYTES <= block_bytes <= 4 * MIB:
         raise LayoutError(f"block_bytes: expected a power of two from 4096 to {4 * MIB}, got {block_bytes}")

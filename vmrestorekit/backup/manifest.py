@@ -1,12 +1,9 @@
-"""Building the manifest of a raw disk image: hashes of its blocks, and the files they belong to."""
+"""Building the manifest of a disk: hashes of its blocks, and the files they belong to."""
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +11,7 @@ import polars as pl
 import xxhash
 
 from vmrestorekit.backup.files import FoundFile, find_files
+from vmrestorekit.backup.images import DiskImage, open_image
 from vmrestorekit.traces.manifest import (
     BLOCKS_SCHEMA,
     FILES_SCHEMA,
@@ -23,20 +21,18 @@ from vmrestorekit.traces.manifest import (
     ManifestError,
 )
 
-__all__ = ["build_manifest", "describe_manifest", "hash_blocks", "raw_image_bytes"]
+__all__ = ["build_manifest", "describe_manifest", "hash_blocks"]
 
 _READ_BYTES = 8 * 1024 * 1024
-_SECTOR_BYTES = 512
-_FOREIGN_FORMATS = {b"QFI\xfb": "QCOW2", b"KDMV": "VMDK", b"vhdx": "VHDX", b"conectix": "VHD"}
 
 
-def build_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read a raw disk image and tell what lies where on it.
+def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
+    """Read a disk image and tell what lies where on it.
 
     Parameters
     ----------
-    path : path-like
-        A raw image (or a block device); holes of a sparse file are not read.
+    disk : path-like or DiskImage
+        A raw, QCOW2 or VMDK image, a block device, or a disk of a backup copy; holes are not read.
 
     Returns
     -------
@@ -48,15 +44,17 @@ def build_manifest(path: str | os.PathLike[str]) -> Manifest:
     ------
     FileNotFoundError
         If there is no such file.
+    ImageError
+        If it is no disk image.
     ManifestError
-        If it is no disk image, or pytsk3 is not installed.
+        If pytsk3 is not installed.
     """
-    path = Path(path)
-    disk_bytes = raw_image_bytes(path)
-    found = find_files(path, disk_bytes)
-    with open(path, "rb", buffering=0) as image:
-        content = hash_blocks(image, disk_bytes)
-    files = sorted(found.files, key=lambda file: file.path)
+    if not isinstance(disk, DiskImage):
+        with open_image(disk) as image:
+            return build_manifest(image)
+    found = find_files(disk)
+    content = hash_blocks(disk)
+    files = sorted((file for file in found.files if file.extents), key=lambda file: file.path)
     owner, position = _owners(files, len(content))
     blocks = pl.DataFrame(
         {"content": content, "file": owner, "file_block": position}, schema=BLOCKS_SCHEMA
@@ -71,13 +69,13 @@ def build_manifest(path: str | os.PathLike[str]) -> Manifest:
     }
     try:
         return Manifest(
-            disk_bytes,
+            disk.size,
             blocks,
             pl.DataFrame(columns, schema=FILES_SCHEMA),
             pl.DataFrame(found.partitions, schema=PARTITIONS_SCHEMA),
         )
     except ManifestError as error:
-        raise ManifestError(f"{path}: {error}") from error
+        raise ManifestError(f"{disk.name}: {error}") from error
 
 
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
@@ -104,55 +102,25 @@ def describe_manifest(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def hash_blocks(image: BinaryIO, disk_bytes: int) -> npt.NDArray[np.uint64]:
-    """Return the hash of each 4 KiB block of an open image, 0 for zeros; a last, shorter block is padded."""
-    hashes = np.zeros(-(-disk_bytes // MANIFEST_BLOCK_BYTES), np.uint64)
-    buffer = np.empty(_READ_BYTES, np.uint8)
-    words = buffer.view(np.uint64).reshape(-1, MANIFEST_BLOCK_BYTES // 8)
-    view = buffer.data
+def hash_blocks(disk: DiskImage) -> npt.NDArray[np.uint64]:
+    """Return the hash of each 4 KiB block of a disk, 0 for zeros; a last, shorter block is padded."""
+    hashes = np.zeros(-(-disk.size // MANIFEST_BLOCK_BYTES), np.uint64)
     intdigest = xxhash.xxh3_64_intdigest
-    for first, end in _allocated(image, disk_bytes):
+    end = 0
+    for start, stop in disk.extents():
+        first = max(end, start // MANIFEST_BLOCK_BYTES * MANIFEST_BLOCK_BYTES)
+        end = min(-(-stop // MANIFEST_BLOCK_BYTES) * MANIFEST_BLOCK_BYTES, disk.size)
         for offset in range(first, end, _READ_BYTES):
-            length = min(_READ_BYTES, end - offset)
-            _read_exactly(image, offset, view[:length])
-            blocks = -(-length // MANIFEST_BLOCK_BYTES)
-            buffer[length : blocks * MANIFEST_BLOCK_BYTES] = 0
-            for block in np.flatnonzero(words[:blocks].any(axis=1)).tolist():
-                start = block * MANIFEST_BLOCK_BYTES
-                digest = intdigest(view[start : start + MANIFEST_BLOCK_BYTES])
+            data = disk.read(offset, min(_READ_BYTES, end - offset))
+            if len(data) % MANIFEST_BLOCK_BYTES:
+                data = bytes(data).ljust(-(-len(data) // MANIFEST_BLOCK_BYTES) * MANIFEST_BLOCK_BYTES, b"\0")
+            view = memoryview(data)
+            words = np.frombuffer(data, np.uint64).reshape(-1, MANIFEST_BLOCK_BYTES // 8)
+            for block in np.flatnonzero(words.any(axis=1)).tolist():
+                at = block * MANIFEST_BLOCK_BYTES
+                digest = intdigest(view[at : at + MANIFEST_BLOCK_BYTES])
                 hashes[offset // MANIFEST_BLOCK_BYTES + block] = digest or 1
     return hashes
-
-
-def _read_exactly(image: BinaryIO, offset: int, view: memoryview) -> None:
-    image.seek(offset)
-    done = 0
-    while done < len(view):
-        count = image.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise ManifestError(
-                f"{image.name}: expected {len(view)} bytes at {offset}, the file ended after {done}"
-            )
-        done += count
-
-
-def _allocated(image: BinaryIO, disk_bytes: int) -> Iterator[tuple[int, int]]:
-    """Give the ranges that are not holes, in whole blocks, where the system can tell."""
-    if not hasattr(os, "SEEK_DATA"):
-        yield 0, disk_bytes
-        return
-    end = 0
-    while end < disk_bytes:
-        try:
-            data = os.lseek(image.fileno(), end, os.SEEK_DATA)
-            hole = os.lseek(image.fileno(), data, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno != 6:  # ENXIO: nothing but a hole is left; else it cannot tell
-                yield end, disk_bytes
-            return
-        start = max(end, data // MANIFEST_BLOCK_BYTES * MANIFEST_BLOCK_BYTES)
-        end = min(-(-hole // MANIFEST_BLOCK_BYTES) * MANIFEST_BLOCK_BYTES, disk_bytes)
-        yield start, end
 
 
 def _owners(files: list[FoundFile], blocks: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -174,36 +142,3 @@ def _owners(files: list[FoundFile], blocks: int) -> tuple[npt.NDArray[np.int32],
     owner[owned] = file[chosen]
     owner_position[owned] = (position + first_byte - start)[chosen] // MANIFEST_BLOCK_BYTES
     return owner, owner_position
-
-
-def raw_image_bytes(path: Path) -> int:
-    """Return the size of a raw disk image.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ManifestError
-        If it is a directory, an image of another format, or no whole number of sectors.
-    """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise FileNotFoundError(f"expected a disk image at {path}, found no such file") from None
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise ManifestError(
-            f"{path}: expected a disk image, got {'a directory' if path.is_dir() else 'no file'}"
-        )
-    with open(path, "rb") as image:
-        magic = image.read(8)
-        size = image.seek(0, os.SEEK_END)
-    for start, name in _FOREIGN_FORMATS.items():
-        if magic.startswith(start):
-            raise ManifestError(
-                f"{path}: expected a raw disk image, got {name}; convert it with qemu-img convert -O raw"
-            )
-    if size == 0 or size % _SECTOR_BYTES:
-        raise ManifestError(
-            f"{path}: expected a raw disk image of whole sectors of {_SECTOR_BYTES} bytes, got {size} bytes"
-        )
-    return size

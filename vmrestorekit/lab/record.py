@@ -245,9 +245,14 @@ def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> P
 
 def _expect_bootable(image: Path) -> None:
     """Refuse now what an emulator would wait for in vain."""
-    from vmrestorekit.backup.manifest import raw_image_bytes
+    from vmrestorekit.backup.images import RawImage, image_format
 
-    raw_image_bytes(image)
+    kind = image_format(image)
+    if kind != "raw":
+        raise LabError(
+            f"{image}: expected a raw disk image, got {kind.upper()}; convert it with qemu-img convert -O raw"
+        )
+    RawImage(image).close()
     with open(image, "rb") as disk:
         disk.seek(_SIGNATURE_AT)
         found = disk.read(len(_SIGNATURE))
