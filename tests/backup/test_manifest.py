@@ -15,6 +15,7 @@ import pytest
 import xxhash
 from typer.testing import CliRunner
 
+from vmrestorekit.backup.images import ImageError
 from vmrestorekit.backup.manifest import build_manifest
 from vmrestorekit.cli import app
 from vmrestorekit.traces.manifest import Manifest, ManifestError
@@ -303,14 +304,17 @@ def test_no_disk_images(tmp_path, monkeypatch):
     for content, reason in (
         (b"", r"x\.img: expected a raw disk image of whole sectors of 512 bytes, got 0 bytes"),
         (b"x" * 1000, r"x\.img: expected a raw disk image of whole sectors of 512 bytes, got 1000 bytes"),
-        (b"QFI\xfb" + bytes(508), r"x\.img: expected a raw disk image, got QCOW2; convert it"),
+        (
+            b"QFI\xfb" + bytes(508),
+            r"x\.img: expected a QCOW2 image that stands alone, got one with version 0",
+        ),
     ):
         image.write_bytes(content)
-        with pytest.raises(ManifestError, match=reason):
+        with pytest.raises(ImageError, match=reason):
             build_manifest(image)
-    with pytest.raises(ManifestError, match=r"expected a disk image, got a directory"):
+    with pytest.raises(ImageError, match=r"expected a disk image, got a directory"):
         build_manifest(tmp_path)
-    with pytest.raises(ManifestError, match=r"/dev/null: expected a disk image, got no file"):
+    with pytest.raises(ImageError, match=r"/dev/null: expected a disk image, got no file"):
         build_manifest("/dev/null")
     with pytest.raises(FileNotFoundError, match=r"expected a disk image at .*nothing, found no such file"):
         build_manifest(tmp_path / "nothing")

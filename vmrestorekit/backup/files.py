@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vmrestorekit.backup.ext import ext_inodes, ext_metadata
-from vmrestorekit.backup.images import DiskImage
+from vmrestorekit.backup.images import SECTOR_BYTES, DiskImage
 from vmrestorekit.traces.manifest import ManifestError
 
 __all__ = ["DiskFiles", "FoundFile", "find_files", "read_file"]
@@ -102,7 +102,7 @@ def find_files(disk: DiskImage) -> DiskFiles:
         number = partition["partition"]
         if number in readable:
             mark = "" if number == largest else f"@{number}"
-            found = _files_of(readable[number], disk, partition["start"], mark)
+            found = _files_of(readable[number], disk, image, partition["start"], mark)
             files += [dataclasses.replace(file, partition=number) for file in found]
     return DiskFiles(partitions, files, frozenset(readable))
 
@@ -118,15 +118,19 @@ def read_file(disk: DiskImage, file: FoundFile) -> Iterator[bytes]:
     if file.kind != "regular":
         raise ManifestError(f"{file.path}: expected a regular file, got one of the kind {file.kind!r}")
     tsk = _sleuth_kit()
-    _, readable = _partitions(tsk, _sleuth_kit_image(tsk, disk), disk)
+    image = _sleuth_kit_image(tsk, disk)
+    _, readable = _partitions(tsk, image, disk)
+    image.error = None
     entry = readable[file.partition].open_meta(file.inode)
     position = 0
     while position < file.size:
         try:
             data = bytes(entry.read_random(position, min(_READ_BYTES, file.size - position)))
         except OSError as error:
+            _expect_no_damage(image)
             raise ManifestError(f"{file.path}: cannot be read at byte {position}: {error}") from error
         if not data:
+            _expect_no_damage(image)
             raise ManifestError(f"{file.path}: expected {file.size} bytes, the file ended after {position}")
         yield data
         position += len(data)
@@ -148,17 +152,42 @@ def _sleuth_kit_image(tsk: Any, disk: DiskImage) -> Any:
 
         def __init__(self) -> None:
             super().__init__(url="", type=tsk.TSK_IMG_TYPE_EXTERNAL)
+            self.error: ValueError | None = None
 
         def close(self) -> None:
             """Nothing: the disk is not ours."""
 
         def read(self, offset: int, length: int) -> bytes:
-            return bytes(disk.read(offset, length))
+            # an exception would not come through; after a short read The Sleuth Kit reports an error, if it
+            # wants more than that: it reads ahead
+            try:
+                return bytes(disk.read(offset, length))
+            except ValueError as error:
+                self.error = error
+            return _readable_part(disk, offset, length)
 
         def get_size(self) -> int:
             return disk.size
 
     return Image()
+
+
+def _readable_part(disk: DiskImage, offset: int, length: int) -> bytes:
+    """Return what comes before the damage, in whole sectors."""
+    data = b""
+    while len(data) < length:
+        try:
+            data += bytes(disk.read(offset + len(data), SECTOR_BYTES))
+        except ValueError:
+            break
+    return data[:length]
+
+
+def _expect_no_damage(image: Any) -> None:
+    """Raise what kept the disk from being read since the last call."""
+    error, image.error = image.error, None
+    if error is not None:
+        raise error
 
 
 def _partitions(tsk: Any, image: Any, disk: DiskImage) -> tuple[list[dict[str, Any]], dict[int, Any]]:
@@ -201,7 +230,7 @@ def _file_system_name(tsk: Any, number: int) -> str:
     return next(matching, "unknown").removeprefix(prefix).lower()
 
 
-def _files_of(file_system: Any, disk: DiskImage, start: int, mark: str) -> list[FoundFile]:
+def _files_of(file_system: Any, disk: DiskImage, image: Any, start: int, mark: str) -> list[FoundFile]:
     def read(offset: int, length: int) -> bytes:
         return bytes(disk.read(start + offset, length))
 
@@ -209,7 +238,7 @@ def _files_of(file_system: Any, disk: DiskImage, start: int, mark: str) -> list[
     inode_place = _inode_places(file_system, read)
     files: dict[int, FoundFile] = {}
     mapping: list[tuple[int, int]] = []
-    for path, entry, inode in _walk(file_system):
+    for path, entry, inode in _walk(file_system, image):
         known = files.get(inode)
         if known is not None:
             if known.kind != "metadata":
@@ -282,7 +311,7 @@ def _pseudo_file(name: str, extents: list[tuple[int, int]], start: int) -> Found
     return FoundFile(name, position, "metadata", placed)
 
 
-def _walk(file_system: Any) -> Iterator[tuple[str, Any, int]]:
+def _walk(file_system: Any, image: Any) -> Iterator[tuple[str, Any, int]]:
     """Give path, entry and inode of everything that has a name, a directory before what is in it."""
     root = file_system.open_meta(file_system.info.root_inum)
     yield "/", root, int(file_system.info.root_inum)
@@ -290,10 +319,14 @@ def _walk(file_system: Any) -> Iterator[tuple[str, Any, int]]:
     pending = [("/", root)]
     while pending:
         path, directory = pending.pop()
+        image.error = None
         try:
             entries = list(directory.as_directory())
-        except OSError:  # damaged: its files stay without a name
-            continue
+        except OSError:
+            _expect_no_damage(image)
+            continue  # damaged in the file system itself: its files stay without a name
+        if any(entry.info.meta is None and int(entry.info.name.flags) == _ALLOCATED for entry in entries):
+            _expect_no_damage(image)
         for entry in entries:
             name, meta = entry.info.name, entry.info.meta
             if meta is None or name.name in (b".", b"..") or int(name.flags) != _ALLOCATED:

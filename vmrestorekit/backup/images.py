@@ -13,7 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["DiskImage", "ImageError", "RawImage", "image_format", "open_image", "read_exactly"]
+__all__ = [
+    "SECTOR_BYTES",
+    "DiskImage",
+    "ImageError",
+    "RawImage",
+    "image_format",
+    "open_image",
+    "read_exactly",
+]
 
 SECTOR_BYTES = 512
 _FORMATS = {
@@ -127,7 +135,8 @@ class RawImage(DiskImage):
 
     def read(self, offset: int, length: int) -> bytes:
         """As `DiskImage.read`."""
-        return read_exactly(self._file.fileno(), offset, min(length, self.size - offset), self.name)
+        length = max(0, min(length, self.size - offset))
+        return read_exactly(self._file.fileno(), offset, length, self.name)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """As `DiskImage.extents`."""

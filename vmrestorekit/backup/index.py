@@ -47,7 +47,6 @@ class StoreIndex:
         self.path = path
         self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         try:
-            self._db.execute("PRAGMA journal_mode = TRUNCATE")
             if not self._db.execute("SELECT * FROM sqlite_schema").fetchone():
                 self._db.executescript(_SCHEMA)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]

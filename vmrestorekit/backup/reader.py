@@ -52,7 +52,9 @@ class CopyImage(DiskImage):
 
     def read(self, offset: int, length: int) -> memoryview:
         """As `DiskImage.read`; `StoreError` if what is stored is damaged."""
-        length = max(0, min(length, self.size - offset))
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return memoryview(b"")
         first, end = offset // self.block_bytes, -(-(offset + length) // self.block_bytes)
         start = first * self.block_bytes
         whole = memoryview(bytearray(min(end * self.block_bytes, self.size) - start))

@@ -101,11 +101,6 @@ class _Verification:
                 except StoreError as error:
                     number = int(re.split(r"[.-]", path.name)[0])
                     self._found.append(Damage(str(error), number if folder == "copies" else None))
-        damaged = {damage.copy for damage in self._found}
-        for copy in self._copies.values():
-            if copy.parent is not None and copy.parent not in {*self._copies, *damaged}:
-                text = f"{self._store.copy_path(copy.parent)}: missing, copy {copy.number} builds on it"
-                self._found.append(Damage(text, copy.number, copy.vm))
 
     def _read_headers(self) -> None:
         there = self._store.chunks_there()
@@ -128,6 +123,8 @@ class _Verification:
             rows = header.blocks[header.blocks["slot"] != ZEROS]
             for target in header.targets():
                 there = self._headers.get(target)
+                if there is None and target.copy == chunk.copy and not self._copies[chunk.copy].complete:
+                    continue  # interrupted before that one was sealed
                 if there is None:
                     self._bad_chunks.setdefault(target, f"chunk {target.folder}: missing")
                     continue
@@ -210,8 +207,10 @@ class _Verification:
         """Give the damages that affect a copy, with what they affect of it."""
         try:
             chain = self._chain(copy)
-        except KeyError:
-            return  # told already: a record is missing
+        except KeyError as error:
+            record = self._store.copy_path(error.args[0])
+            yield Damage(f"{record}: cannot be read, copy {copy.number} builds on it", copy.number, copy.vm)
+            return
         whole = [
             self._bad_chunks[chunk] for each in chain for chunk in each.chunk_ids if chunk in self._bad_chunks
         ]
@@ -293,37 +292,37 @@ class _Owners:
 
 def _check_container(
     store: BackupStore, header: ChunkHeader, container: int, linked: set[Slot]
-) -> tuple[str, list[int]]:
+) -> tuple[str, Iterable[int]]:
     """Return what is wrong with a container, if anything, and which linked contents cannot be read."""
     path = container_path(store.chunk_folder(header.id), container)
     slots = np.flatnonzero(header.stored["container"] == container).tolist()
-    needed = [slot for slot in slots if (*header.id, slot) in linked]
+    needed = {slot for slot in slots if (*header.id, slot) in linked}
     try:
         data = memoryview(path.read_bytes())
     except OSError as error:
         return f"{path}: {'missing' if isinstance(error, FileNotFoundError) else error}", needed
-    if len(data) > header.container_bytes[container]:
-        return f"{path}: expected {header.container_bytes[container]} bytes, got {len(data)}", []
-    bad, checked = [], {}
+    bad, frames = [], {}
     for slot in slots:
         row = header.stored[slot].item()
         frame = row[2], row[3]
-        if frame not in checked:
-            checked[frame] = _frame(data, row)
-        raw = checked[frame]
+        if frame not in frames:
+            frames[frame] = _frame(data, row)
+        raw = frames[frame]
         intact = raw is not None and signature_of(raw[row[5] : row[5] + row[6]]) == row[0]
+        # what nobody links to is a hole, or is going to be one
         if not intact and (slot in needed or any(data[row[2] : row[2] + row[3]])):
             bad.append(slot)
-    unreadable = [slot for slot in bad if slot in set(needed)]
-    if len(data) < header.container_bytes[container]:
-        text = f"{path}: cut off, expected {header.container_bytes[container]} bytes, got {len(data)}"
-        return text, unreadable
-    if bad:
+    expected = header.container_bytes[container]
+    if len(data) != expected:
+        text = f"{path}: expected {expected} bytes, got {len(data)}"
+    elif bad:
         where = f"content {bad[0]}" if len(bad) == 1 else f"{len(bad)} contents from {bad[0]} on"
-        return f"{path}: damaged, {where} of the chunk not as its signature says", unreadable
-    if data[:CONTAINER_HEADER_BYTES] != container_header(header.id, container):
-        return f"{path}: damaged in its first {CONTAINER_HEADER_BYTES} bytes", []
-    return "", []
+        text = f"{path}: damaged, {where} of the chunk not as its signature says"
+    elif data[:CONTAINER_HEADER_BYTES] != container_header(header.id, container):
+        text = f"{path}: damaged in its first {CONTAINER_HEADER_BYTES} bytes"
+    else:
+        text = ""
+    return text, [slot for slot in bad if slot in needed]
 
 
 def _frame(data: memoryview, row: tuple[bytes, int, int, int, int, int, int, int, int]) -> memoryview | None:
