@@ -62,6 +62,7 @@ class Scenario:
     stored: npt.NDArray[np.bool_]
     address: npt.NDArray[np.int64]
     chunk: npt.NDArray[np.int32] | None = None
+    chunk_extents: npt.NDArray[np.int64] | None = None  # (chunks, 2), if chunks are more than their blocks
 
     def __repr__(self) -> str:
         """Show the rows and lists too, so that a failing example can be read."""
@@ -75,6 +76,7 @@ class Scenario:
                 f"  {self.hardware}",
                 f"  address {self.address.tolist()}",
                 f"  chunk {None if self.chunk is None else self.chunk.tolist()}",
+                f"  extents {None if self.chunk_extents is None else self.chunk_extents.tolist()}",
             )
         )
 
@@ -136,13 +138,16 @@ def _scenarios_for(
     blocks = count_blocks(disk_bytes, block_bytes)
     stored = np.array(draw(_mostly_true(blocks)), dtype=bool)
     address = draw(_layouts(stored, block_bytes))
+    chunk = draw(_chunks(address)) if draw(WHOLE_CHUNKS) else None
+    extents = chunk is not None and draw(st.booleans())
     return Scenario(
         trace=draw(_traces(disk_bytes)),
         plan=draw(_plans(draw(st.sampled_from(modes)), disk_bytes, stored, media_agent)),
         hardware=hardware,
         stored=stored,
         address=address,
-        chunk=draw(_chunks(address)) if draw(WHOLE_CHUNKS) else None,
+        chunk=chunk,
+        chunk_extents=draw(_extents(address, chunk, block_bytes)) if extents else None,
     )
 
 
@@ -326,17 +331,34 @@ def _purge_rules(draw: st.DrawFn) -> PurgeRule:
 
 
 @st.composite
-def _chunks(draw: st.DrawFn, address: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Draw chunks of up to four blocks that lie one behind the other, ascending; -1 for holes.
+def _extents(
+    draw: st.DrawFn, address: npt.NDArray[np.int64], chunk: npt.NDArray[np.int32], block_bytes: int
+) -> npt.NDArray[np.int64]:
+    """Draw what is read for each chunk: its blocks, and maybe what others have in front and behind."""
+    more = st.sampled_from([0, block_bytes // 2, 3 * block_bytes])
+    extents = [
+        (
+            address[chunk == number].min() - draw(more),
+            address[chunk == number].max() + block_bytes + draw(more),
+        )
+        for number in range(chunk.max(initial=-1) + 1)
+    ]
+    return np.maximum(np.array(extents, np.int64).reshape(-1, 2), 0)
 
-    The blocks of a chunk need not be neighbours, as in an incremental copy.
+
+@st.composite
+def _chunks(draw: st.DrawFn, address: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Draw chunks of up to four blocks that lie one behind the other; -1 for holes.
+
+    The blocks of a chunk need not be neighbours, as in an incremental copy, nor ascend, as with links.
     """
+    ascending = draw(st.booleans())
     most = draw(st.integers(1, 4))
     in_order = np.argsort(address, kind="stable")
     chunk = np.full(len(address), -1, dtype=np.int32)
     number, length, last = -1, most, -1
     for block in in_order[address[in_order] >= 0].tolist():
-        if block < last or length == most:
+        if (ascending and block < last) or length == most:
             number, length = number + 1, 0
         chunk[block] = number
         length, last = length + 1, block

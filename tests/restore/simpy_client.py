@@ -23,6 +23,7 @@ class Copy:
     address: list[int]
     chunk: list[int] | None  # only if whole chunks have to be read
     content: list[int]
+    chunk_extents: list[tuple[int, int]] | None = None  # on the medium, if chunks are more than their blocks
 
     def blocks_of(self, content: int) -> list[int]:
         return [block for block, other in enumerate(self.content) if other == content and self.stored[block]]

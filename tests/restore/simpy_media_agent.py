@@ -6,7 +6,7 @@ Also what a fetch brings (rule 6). When fetches start is the business of `simpy_
 from __future__ import annotations
 
 from simpy_cache import Held, ReadCache
-from simpy_client import Client, Fetch, Part, Run
+from simpy_client import Client, Copy, Fetch, Part, Run
 from simpy_devices import FETCHED, PURGE, Agenda, BackupDevice, Key, Link
 
 from vmrestorekit.plan import RestorePlan
@@ -203,8 +203,8 @@ class MediaAgent:
         self.in_flight.append(fetch)
         first, last = self._widen(fetch)
         client.schedule.note("fetch", first, last - first + 1, fetch.request, fetch.cause)
-        address, size = client.copy.address, self.plan.block_bytes
-        span = address[last] + size - address[first]
+        start, end = self._bytes_read(fetch)
+        span = end - start
         counts_for_expiry = not client.schedule.expired
         if counts_for_expiry:
             client.schedule.begin_operation()
@@ -218,7 +218,7 @@ class MediaAgent:
             if counts_for_expiry:
                 client.schedule.end_operation()
 
-        self.device.start(key, address[first], span, complete)
+        self.device.start(key, start, span, complete)
         return span
 
     def _evict(self, victims: list[Held]) -> None:
@@ -227,17 +227,34 @@ class MediaAgent:
             self.agenda.note(victim.machine, "evict", victim.block, 1, detail=unserved)
             self._is_ahead_no_more(victim.content)
 
+    def _bytes_read(self, fetch: Fetch) -> tuple[int, int]:
+        """Rule 6: return where a fetch begins to read on the medium, and where it ends."""
+        copy, size = fetch.client.copy, self.plan.block_bytes
+        first, last = fetch.blocks[0], fetch.blocks[-1]
+        if copy.chunk is None:
+            return copy.address[first], copy.address[last] + size
+        return self._extent(copy, copy.chunk[first])[0], self._extent(copy, copy.chunk[last])[1]
+
+    def _extent(self, copy: Copy, chunk: int) -> tuple[int, int]:
+        assert copy.chunk is not None
+        if copy.chunk_extents is not None:
+            return copy.chunk_extents[chunk]
+        address = [copy.address[block] for block, of in enumerate(copy.chunk) if of == chunk]
+        return min(address), max(address) + self.plan.block_bytes
+
     def _widen(self, fetch: Fetch) -> tuple[int, int]:
         """Rule 6, whole chunks: return first and last block that are read; reserve what comes along."""
         copy = fetch.client.copy
         first, last = fetch.blocks[0], fetch.blocks[-1]
         if copy.chunk is None:
             return first, last
-        first = copy.chunk.index(copy.chunk[first])
-        last = max(block for block, chunk in enumerate(copy.chunk) if chunk == copy.chunk[last])
+        chunks = {copy.chunk[first], copy.chunk[last]}
+        start, end = self._bytes_read(fetch)
+        numbers = [block for block, chunk in enumerate(copy.chunk) if chunk in chunks]
+        first, last = min(numbers), max(numbers)
         if not fetch.straight:
             for block in range(first, last + 1):
-                is_read = copy.address[first] <= copy.address[block] <= copy.address[last]
+                is_read = start <= copy.address[block] < end
                 if is_read and self.may_stage(fetch.client, block) and self.cache.slots_for_stagers:
                     may_evict = self.cache.stager_may_evict
                     self._evict(self.cache.make_room(1, fetch.incoming, may_evict))

@@ -44,7 +44,8 @@ from vmrestorekit.traces.schema import ReadTrace
 class Restore:
     """What is restored, when, and which media agent the user named (rule 12).
 
-    `address`, `chunk` and `content` are of shape (blocks,); `content` None: no content is shared.
+    `address`, `chunk` and `content` are of shape (blocks,), `chunk_extents` (chunks, 2); `content` None: no
+    content is shared.
     """
 
     trace: ReadTrace
@@ -54,6 +55,7 @@ class Restore:
     content: npt.NDArray[np.int64] | None = None
     start_ns: int = 0
     agent: int | None = None
+    chunk_extents: npt.NDArray[np.int64] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -481,8 +483,11 @@ def simulate_storm_slowly(
 def _client(
     agenda: Agenda, number: int, restore: Restore, stored: npt.NDArray[np.bool_], content: list[int]
 ) -> Client:
-    address, chunk = restore.address.tolist(), restore.chunk
-    copy = Copy(stored.tolist(), address, None if chunk is None else chunk.tolist(), content)
+    address, chunk, extents = restore.address.tolist(), restore.chunk, restore.chunk_extents
+    copy = Copy(
+        *(stored.tolist(), address, None if chunk is None else chunk.tolist(), content),
+        chunk_extents=None if extents is None else [(start, end) for start, end in extents.tolist()],
+    )
     return Client(Schedule(agenda, number), restore.plan, copy)
 
 
@@ -494,6 +499,7 @@ def simulate_slowly(
     address: npt.NDArray[np.int64],
     local: bool = False,
     chunk: npt.NDArray[np.int32] | None = None,
+    chunk_extents: npt.NDArray[np.int64] | None = None,
 ) -> list[tuple[int, str, int, int, int, int]]:
     """Carry out the rules of `docs/clockwork.md` for one virtual machine and one media agent.
 
@@ -505,6 +511,8 @@ def simulate_slowly(
         Rule 11: every stored block is relocated and the pivot done before a launch at 0.
     chunk : ndarray, shape (blocks,), optional
         The chunk of each block, -1 for holes; given if whole chunks have to be read.
+    chunk_extents : ndarray, shape (chunks, 2), optional
+        Where each chunk starts and ends on the medium.
 
     Returns
     -------
@@ -515,7 +523,7 @@ def simulate_slowly(
     ValueError
         If the mount expires before the launch, or the sequence leaves out a stored block.
     """
-    restore = Restore(trace, plan, address, chunk)
+    restore = Restore(trace, plan, address, chunk, chunk_extents=chunk_extents)
     if local:
         events = _simulate_locally(restore, hardware, stored)
     else:

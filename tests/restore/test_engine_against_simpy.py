@@ -35,11 +35,18 @@ def run_both(scenario: Scenario) -> tuple[list[Event] | None, list[Event] | None
     """Events of engine and oracle; None where they refuse."""
     parts = (scenario.trace, scenario.plan, scenario.hardware)
     try:
-        ours = by_instant(rows(simulate_trace(*parts, scenario.address, scenario.chunk).events))
+        timeline = simulate_trace(*parts, scenario.address, scenario.chunk, scenario.chunk_extents)
+        ours = by_instant(rows(timeline.events))
     except ValueError:
         ours = None
     try:
-        theirs = by_instant(simulate_slowly(*parts, scenario.stored, scenario.address, chunk=scenario.chunk))
+        theirs = by_instant(
+            simulate_slowly(
+                *(*parts, scenario.stored, scenario.address),
+                chunk=scenario.chunk,
+                chunk_extents=scenario.chunk_extents,
+            )
+        )
     except ValueError:
         theirs = None
     return ours, theirs
@@ -72,7 +79,10 @@ def test_engine_and_oracle_agree(mode: str) -> None:
 def run_both_storms(storm: StormScenario) -> tuple[list[Event] | None, list[Event] | None]:
     """Events of engine and oracle, with the machine's number; None where they refuse."""
     machines = [
-        (machine.trace, machine.plan, machine.address, machine.chunk, content, start_ns, agent)
+        (
+            *(machine.trace, machine.plan, machine.address, machine.chunk),
+            *(content, start_ns, agent, machine.chunk_extents),
+        )
         for machine, content, start_ns, agent in zip(
             storm.machines, storm.content, storm.start_ns, storm.named_agent, strict=True
         )

@@ -357,7 +357,10 @@ def test_restores_that_cannot_be_compared() -> None:
 def simulated(scenario: Scenario, **changes: Any) -> Timeline | None:
     plan = scenario.plan.replace(**changes) if changes else scenario.plan
     try:
-        return simulate_trace(scenario.trace, plan, scenario.hardware, scenario.address, scenario.chunk)
+        return simulate_trace(
+            *(scenario.trace, plan, scenario.hardware, scenario.address),
+            *(scenario.chunk, scenario.chunk_extents),
+        )
     except PlanError:
         return None
 

@@ -966,6 +966,7 @@ def _simulate(scenario: Scenario, local: bool = False) -> list[Event]:
             scenario.address,
             local,
             scenario.chunk,
+            scenario.chunk_extents,
         )
     except ValueError as error:
         if "expiry after the launch" not in str(error):

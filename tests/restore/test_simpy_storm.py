@@ -328,6 +328,7 @@ def simulate(storm: StormScenario, **changes: Any) -> list[Event] | None:
             storm.content[number],
             storm.start_ns[number],
             storm.named_agent[number],
+            machine.chunk_extents,
         )
         for number, machine in enumerate(storm.machines)
     ]
@@ -390,7 +391,9 @@ def test_machines_that_share_neither_agent_nor_device_do_not_feel_each_other(sto
                 number if kind == "export_file_system" else detail,
                 number,
             )
-            for time, kind, block, count, request, detail in simulate_slowly(*parts, chunk=machine.chunk)
+            for time, kind, block, count, request, detail in simulate_slowly(
+                *parts, chunk=machine.chunk, chunk_extents=machine.chunk_extents
+            )
         ]
         assert sorted(event for event in events if event[6] == number) == sorted(expected)
 

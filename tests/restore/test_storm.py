@@ -36,7 +36,10 @@ def restore_of(boot: Boot, start_ns: int = 0, **changes: Any) -> Restore:
 
 def drawn_storm(storm: StormScenario, detail: str = "events") -> Storm | None:
     restores = [
-        Restore(machine.trace, machine.plan, machine.address, machine.chunk, content, start_ns, agent)
+        Restore(
+            *(machine.trace, machine.plan, machine.address, machine.chunk),
+            *(content, start_ns, agent, machine.chunk_extents),
+        )
         for machine, content, start_ns, agent in zip(
             storm.machines, storm.content, storm.start_ns, storm.named_agent, strict=True
         )
@@ -52,10 +55,12 @@ def drawn_storm(storm: StormScenario, detail: str = "events") -> Storm | None:
 def test_a_storm_of_one_is_a_simulated_restore(scenario: Scenario) -> None:
     parts = (scenario.trace, scenario.plan)
     try:
-        alone = simulate_trace(*parts, scenario.hardware, scenario.address, scenario.chunk)
+        chunks = scenario.chunk, scenario.chunk_extents
+        alone = simulate_trace(*parts, scenario.hardware, scenario.address, *chunks)
     except PlanError:
         return
-    storm = simulate_storm([Restore(*parts, scenario.address, scenario.chunk)], None, scenario.hardware)
+    restore = Restore(*parts, scenario.address, scenario.chunk, chunk_extents=scenario.chunk_extents)
+    storm = simulate_storm([restore], None, scenario.hardware)
     assert storm.events.drop("vm").equals(alone.events)
     assert storm.machines.select(list(alone.summary())).row(0, named=True) == alone.summary()
 

@@ -25,7 +25,10 @@ _NAMES = {
     "create_copy": "create",
     "expire_copies": "retention",
     "export_copy": "export",
+    "load_layouts": "copy_layout",
     "open_copy": "reader",
+    "save_layouts": "copy_layout",
+    "stored_layout": "copy_layout",
     "synthesise_full": "create",
     "verify_store": "verify",
 }
@@ -34,6 +37,9 @@ __all__ = sorted(_NAMES)
 
 if TYPE_CHECKING:
     from vmrestorekit.backup.browse import CopyContents as CopyContents
+    from vmrestorekit.backup.copy_layout import load_layouts as load_layouts
+    from vmrestorekit.backup.copy_layout import save_layouts as save_layouts
+    from vmrestorekit.backup.copy_layout import stored_layout as stored_layout
     from vmrestorekit.backup.create import create_copy as create_copy
     from vmrestorekit.backup.create import synthesise_full as synthesise_full
     from vmrestorekit.backup.export import export_copy as export_copy

@@ -90,6 +90,9 @@ class BackupLayout:
         Where the block starts on the medium, in bytes; -1 for a hole, a block of zeros that is not stored.
     container, chunk : ndarray of int32, shape (n,)
         Which container file and which chunk the block is in; -1 for a hole.
+    frame_start, frame_end : ndarray of int64, shape (n,), optional
+        What has to be read to have the block: from where to where on the medium, in bytes; -1 for a hole.
+        Given where neighbours are compressed together; default: each block can be read by itself.
 
     Raises
     ------
@@ -102,11 +105,17 @@ class BackupLayout:
     address: npt.NDArray[np.int64]
     container: npt.NDArray[np.int32]
     chunk: npt.NDArray[np.int32]
+    frame_start: npt.NDArray[np.int64] | None = None
+    frame_end: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         blocks = block_count(self.disk_bytes, self.block_bytes)
-        for name, dtype in (("address", np.int64), ("container", np.int32), ("chunk", np.int32)):
-            array = np.array(getattr(self, name), dtype)
+        if (self.frame_start is None) != (self.frame_end is None):
+            raise LayoutError("expected both frame_start and frame_end or neither, got one")
+        for name in ("address", "container", "chunk", "frame_start", "frame_end"):
+            if getattr(self, name) is None:
+                continue
+            array = np.array(getattr(self, name), np.int32 if name in ("container", "chunk") else np.int64)
             if array.shape != (blocks,):
                 raise LayoutError(
                     f"{name}: expected one value for each of {blocks} blocks, got {array.shape}"
@@ -119,6 +128,11 @@ class BackupLayout:
             raise LayoutError(
                 f"block {differing[0]}: expected address, container and chunk, or a hole in all three"
             )
+        if self.frame_start is not None and self.frame_end is not None:
+            within = (self.frame_start <= self.address) & (self.address < self.frame_end)
+            outside = np.flatnonzero(~within & ~hole)
+            if len(outside):
+                raise LayoutError(f"block {outside[0]}: expected an address within its frame")
 
     @classmethod
     def full(
@@ -174,6 +188,19 @@ class BackupLayout:
             np.concatenate(containers).astype(np.int32),
             np.concatenate(chunks).astype(np.int32),
         )
+
+    def read_together(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]] | None:
+        """Return the number of each block's frame (-1 for a hole), and start and end of each frame.
+
+        None if each block can be read by itself.
+        """
+        if self.frame_start is None or self.frame_end is None:
+            return None
+        number = np.full(len(self.address), -1, np.int32)
+        stored = np.flatnonzero(~self.hole)
+        extents = np.stack([self.frame_start[stored], self.frame_end[stored]], axis=1)
+        frames, number[stored] = np.unique(extents, axis=0, return_inverse=True)
+        return number, frames
 
     @property
     def hole(self) -> npt.NDArray[np.bool_]:

@@ -63,7 +63,10 @@ def simulate(
     """
     if layout is None:
         layout = _full_backup(boot.manifests, plan.block_bytes)
-    return simulate_trace(boot.trace, plan, resolve_hardware(hardware), layout.address, detail=detail)
+    chunk, extents = layout.read_together() or (None, None)
+    return simulate_trace(
+        boot.trace, plan, resolve_hardware(hardware), layout.address, chunk, extents, detail=detail
+    )
 
 
 def compare(
@@ -89,6 +92,7 @@ def simulate_trace(
     hardware: Hardware,
     address: npt.NDArray[np.int64],
     chunk: npt.NDArray[np.int32] | None = None,
+    chunk_extents: npt.NDArray[np.int64] | None = None,
     *,
     detail: str = "events",
 ) -> Timeline:
@@ -101,6 +105,8 @@ def simulate_trace(
     chunk : ndarray of int32, shape (plan.blocks,), optional
         The chunk that each block has to be read with as a whole, -1 for a hole; default: blocks are read by
         themselves.
+    chunk_extents : ndarray of int64, shape (chunks, 2), optional
+        Where each chunk starts and ends on the medium, in bytes; default: what its blocks take.
     detail : {"events", "runs", "summary"}
         As in `simulate`.
 
@@ -111,8 +117,9 @@ def simulate_trace(
     """
     if detail not in DETAILS:
         raise PlanError(f"detail: expected one of {', '.join(DETAILS)}, got {detail!r}")
-    check_restore(trace, plan, address, chunk)
-    setup = Setup(closed_loop(trace, plan.block_bytes), plan, plan.mode, address, chunk)
+    check_restore(trace, plan, address, chunk, chunk_extents)
+    loop = closed_loop(trace, plan.block_bytes)
+    setup = Setup(loop, plan, plan.mode, address, chunk, chunk_extents=chunk_extents)
     world = World([setup], MediaAgents(), hardware, detail)
     events = to_frame(world.run(), in_order=detail != "runs")
     metadata = trace.metadata
@@ -132,6 +139,7 @@ def check_restore(
     plan: RestorePlan,
     address: npt.NDArray[np.int64],
     chunk: npt.NDArray[np.int32] | None = None,
+    chunk_extents: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Raise `PlanError` if a trace, a plan and where the blocks lie do not belong together."""
     if trace.metadata.disk_bytes != plan.disk_bytes:
@@ -147,6 +155,8 @@ def check_restore(
     if chunk is not None and np.any((chunk >= 0) != (address >= 0)):
         block = int(np.flatnonzero((chunk >= 0) != (address >= 0))[0])
         raise PlanError(f"chunk: expected one for each stored block and -1 for holes, not so block {block}")
+    if chunk_extents is not None:
+        _check_extents(plan, address, chunk, chunk_extents)
     if plan.relocation_sequence is None or plan.mode == "live_mount":
         return
     relocated = np.zeros(plan.blocks, np.bool_)
@@ -156,6 +166,26 @@ def check_restore(
         raise PlanError(
             f"relocation sequence: expected every block that the backup stores, but {forgotten.size} are "
             f"missing, first block {int(forgotten[0])}"
+        )
+
+
+def _check_extents(
+    plan: RestorePlan,
+    address: npt.NDArray[np.int64],
+    chunk: npt.NDArray[np.int32] | None,
+    extents: npt.NDArray[np.int64],
+) -> None:
+    chunks = 0 if chunk is None else int(chunk.max(initial=-1)) + 1
+    if chunk is None or extents.ndim != 2 or extents.shape[0] < chunks or extents.shape[1] != 2:
+        raise PlanError(
+            f"chunk_extents: expected start and end of each of {chunks} chunks, got shape {extents.shape}"
+        )
+    stored = np.flatnonzero(chunk >= 0)
+    start, end = extents[chunk[stored]].T
+    outside = stored[(address[stored] < start) | (address[stored] + plan.block_bytes > end)]
+    if len(outside):
+        raise PlanError(
+            f"chunk_extents: block {int(outside[0])} lies outside of its chunk {int(chunk[outside[0]])}"
         )
 
 

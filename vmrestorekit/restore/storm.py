@@ -50,6 +50,8 @@ class Restore:
         When the restore is asked for.
     agent : int, optional
         The media agent that its user named.
+    chunk_extents : ndarray of int64, shape (chunks, 2), optional
+        Where each chunk starts and ends on the medium, in bytes; default: what its blocks take.
     """
 
     trace: ReadTrace
@@ -59,6 +61,7 @@ class Restore:
     content: npt.NDArray[np.int64] | None = None
     start_ns: int = 0
     agent: int | None = None
+    chunk_extents: npt.NDArray[np.int64] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +126,7 @@ def simulate_storm(
             restore.content,
             restore.start_ns,
             restore.agent,
+            restore.chunk_extents,
         )
         for restore in restores
     ]
@@ -141,7 +145,9 @@ def _check(restores: Sequence[Restore], agents: MediaAgents) -> None:
         raise PlanError("restores: expected at least one, got none")
     for number, restore in enumerate(restores):
         try:
-            check_restore(restore.trace, restore.plan, restore.address, restore.chunk)
+            check_restore(
+                *(restore.trace, restore.plan, restore.address, restore.chunk, restore.chunk_extents)
+            )
         except PlanError as error:
             raise PlanError(f"restore {number}: {error}") from error
         if restore.content is not None and restore.content.shape != (restore.plan.blocks,):

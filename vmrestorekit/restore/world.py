@@ -101,6 +101,8 @@ class Setup:
         When the restore is asked for.
     agent : int, optional
         The media agent that its user named.
+    chunk_extents : ndarray of int64, shape (chunks, 2), optional
+        Where each chunk starts and ends on the medium; default: what its blocks take.
     """
 
     loop: ClosedLoop
@@ -111,6 +113,7 @@ class Setup:
     content: npt.NDArray[np.int64] | None = None
     start_ns: int = 0
     agent: int | None = None
+    chunk_extents: npt.NDArray[np.int64] | None = None
 
     @functools.cached_property
     def stored(self) -> npt.NDArray[np.bool_]:
@@ -302,8 +305,8 @@ class World:
         plans = [setup.plan for setup in self.setups]
         fetch = max(max(plan.fetch_bytes, plan.stage_fetch_bytes) // plan.block_bytes for plan in plans)
         fetch = min(fetch, plans[0].cache_slots)
-        chunks = self.tables["chunks"]
-        fetch = max(fetch, int((chunks["last"] - chunks["first"]).max(initial=0)) * 2 + 2)
+        if len(self.tables["chunks"]):  # each block may bring a whole chunk
+            fetch *= max(_most_of_a_chunk(setup) for setup in self.setups)
         flushes = max(int((setup.loop.op == 3).sum()) for setup in self.setups)
         most = 4 * max(_most_blocks(setup) for setup in self.setups)
         if self.agents.failures:
@@ -433,11 +436,23 @@ def _blocks(setup: Setup, chunks_before: int) -> tuple[Array, Array]:
     number, chunk = np.unique(setup.chunk[stored], return_inverse=True)
     blocks["chunk"][stored] = chunks_before + chunk
     chunks = np.zeros(len(number), engine.CHUNK)
-    by_address = stored[np.argsort(setup.address[stored], kind="stable")]
-    owner = blocks["chunk"][by_address] - chunks_before
-    chunks["last"][owner] = by_address
-    chunks["first"][owner[::-1]] = by_address[::-1]
+    chunks["last"][chunk] = stored
+    chunks["first"][chunk[::-1]] = stored[::-1]
+    if setup.chunk_extents is None:
+        address = setup.address[stored]
+        chunks["address"] = np.iinfo(np.int64).max
+        np.minimum.at(chunks["address"], chunk, address)
+        np.maximum.at(chunks["end"], chunk, address + setup.plan.block_bytes)
+    else:
+        chunks["address"], chunks["end"] = setup.chunk_extents[number].T
     return blocks, chunks
+
+
+def _most_of_a_chunk(setup: Setup) -> int:
+    """Return the most blocks that come along with one."""
+    if setup.chunk is None:
+        return 1
+    return int(np.bincount(setup.chunk[setup.stored]).max(initial=1))
 
 
 def _requests(loop: ClosedLoop, cpu_factor: float) -> tuple[Array, int]:

@@ -190,17 +190,17 @@ def widen(w, v, fetch):
     f = fetch_at(w, fetch)
     a = agent_at(w, f.agent)
     c = cache_at(w, f.agent)
-    f.first = np.int64(chunk_at(w, block_at(w, v.first_block + f.block).chunk).first)
-    f.last = np.int64(chunk_at(w, block_at(w, v.first_block + f.block + f.count - 1).chunk).last)
+    first_chunk = chunk_at(w, block_at(w, v.first_block + f.block).chunk)
+    last_chunk = chunk_at(w, block_at(w, v.first_block + f.block + f.count - 1).chunk)
+    f.first = np.int64(min(first_chunk.first, last_chunk.first))
+    f.last = np.int64(max(first_chunk.last, last_chunk.last))
     if f.straight:
         return
-    first_address = block_at(w, v.first_block + f.first).address
-    last_address = block_at(w, v.first_block + f.last).address
     for block in range(f.first, f.last + 1):
         if stager_slots(a, c) == 0:
             return
         address = block_at(w, v.first_block + block).address
-        if address >= first_address and address <= last_address and may_be_staged(w, v, a, block):
+        if address >= first_chunk.address and address < last_chunk.end and may_be_staged(w, v, a, block):
             take_slots(w, v, a, c, ONE, content_of(w, v, f.block), FOR_ALL, f.reason)
             hold_for(w, v, a, fetch, block, IN_FLIGHT)
 
@@ -213,10 +213,14 @@ def start_fetch(w, v, fetch):
     d = device_at(w, a.device)
     for block in range(f.block, f.block + f.count):
         copy_of(w, a, content_of(w, v, block)).place = IN_FLIGHT
+    first = block_at(w, v.first_block + f.block)
+    last = block_at(w, v.first_block + f.block + f.count - 1)
+    address = first.address
+    end = last.address + (ONE << w.block_shift)
     if v.whole_chunks:
         widen(w, v, fetch)
-    address = block_at(w, v.first_block + f.first).address
-    end = block_at(w, v.first_block + f.last).address + (ONE << w.block_shift)
+        address = chunk_at(w, first.chunk).address
+        end = chunk_at(w, last.chunk).end
     f.channel = choose_channel(w, d, address)
     channel = channel_at(w, f.channel)
     cost = positioning(d, channel, address) + transfer_ns(end - address, d.bandwidth)

@@ -223,7 +223,7 @@ RUN = record(
 NUMBER = record(block="i4")
 WANTED = record(first="i4")  # of a content: where it is in first sets
 IN_FIRST_SET = record(block="i4", vm="i4", next="i4")
-CHUNK = record(first="i4", last="i4")
+CHUNK = record(first="i4", last="i4", address="i8", end="i8")
 MERGED = record(
     time="i8", block="i8", count="i8", request="i8", detail="i8"
 )  # an event of detail `runs` that may still grow
