@@ -92,9 +92,13 @@ def assert_equal(ours: BackupLayout, other: BackupLayout) -> None:
         np.testing.assert_array_equal(getattr(ours, name), getattr(other, name), name)
 
 
-def test_a_full_copy_without_anything_shared_lies_as_the_model_lays_it_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frame_blocks", [None, 2, 3])
+def test_a_full_copy_without_anything_shared_lies_as_the_model_lays_it_out(
+    tmp_path: Path, frame_blocks: int | None
+) -> None:
     image = write_image(tmp_path / "web.img", [*range(1, 9), 0, 0, *range(9, 30)], tail=512)
-    copy_settings = CopySettings(container_blocks=4, chunk_bytes=9 * BLOCK)
+    frames = {"zstd_level": 1, "frame_bytes": frame_blocks * BLOCK} if frame_blocks else {}
+    copy_settings = CopySettings(container_blocks=4, chunk_bytes=9 * BLOCK, **frames)
     with BackupStore.create(tmp_path / "store", BLOCK) as store:
         create_copy(store, "web", [image], settings=copy_settings)
         assert_equal(

@@ -27,6 +27,7 @@ _NAMES = {
     "export_copy": "export",
     "load_layouts": "copy_layout",
     "open_copy": "reader",
+    "recorded_layouts": "copy_layout",
     "save_layouts": "copy_layout",
     "stored_layout": "copy_layout",
     "synthesise_full": "create",
@@ -38,6 +39,7 @@ __all__ = sorted(_NAMES)
 if TYPE_CHECKING:
     from vmrestorekit.backup.browse import CopyContents as CopyContents
     from vmrestorekit.backup.copy_layout import load_layouts as load_layouts
+    from vmrestorekit.backup.copy_layout import recorded_layouts as recorded_layouts
     from vmrestorekit.backup.copy_layout import save_layouts as save_layouts
     from vmrestorekit.backup.copy_layout import stored_layout as stored_layout
     from vmrestorekit.backup.create import create_copy as create_copy

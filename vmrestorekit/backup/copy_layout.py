@@ -15,9 +15,19 @@ import polars as pl
 from vmrestorekit.backup.chunk import ChunkHeader, ChunkId
 from vmrestorekit.backup.layout import BackupLayout, LayoutError, block_count
 from vmrestorekit.backup.store import BackupStore
+from vmrestorekit.traces.boots import RecordedVM
 from vmrestorekit.traces.schema import read_parquet_with_metadata, write_parquet_atomically
 
-__all__ = ["LAYOUT_SCHEMA", "load_layouts", "save_layouts", "stored_layout"]
+__all__ = [
+    "LAYOUTS_FILE",
+    "LAYOUT_SCHEMA",
+    "load_layouts",
+    "recorded_layouts",
+    "save_layouts",
+    "stored_layout",
+]
+
+LAYOUTS_FILE = "copies.parquet"  # in a machine's folder of a corpus
 
 LAYOUT_SCHEMA = pl.Schema(
     {
@@ -150,6 +160,25 @@ def load_layouts(path: str | os.PathLike[str]) -> dict[str, BackupLayout]:
         except LayoutError as error:
             raise LayoutError(f"{path}, copy {name!r}: {error}") from error
     return loaded
+
+
+def recorded_layouts(machine: RecordedVM) -> dict[str, BackupLayout]:
+    """Return where the blocks of a recorded machine's backup copies lie: a dict from copy to layout.
+
+    The copies were made of the real disk between its boots, in blocks of 64 KiB: ``boot-<n>``, the disk
+    before this boot, of a chain of one full copy and an incremental one for each boot since; ``length <k>``,
+    the disk before the last boot, of a chain with k incremental copies; ``synthetic full``, that disk written
+    anew from the longest chain; ``in frames``, that chain with neighbours compressed together up to 1 MiB.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the machine was not backed up when it was recorded.
+    """
+    folder = machine.boots[0].path
+    if folder is None:
+        raise FileNotFoundError(f"{machine.name}: expected a machine of a corpus on disk, got one in memory")
+    return load_layouts(folder.parent / LAYOUTS_FILE)
 
 
 def _runs(name: str, layout: BackupLayout) -> pl.DataFrame:

@@ -163,8 +163,9 @@ class BackupLayout:
         expect_block_bytes(block_bytes)
         per_chunk = max(1, settings.chunk_bytes // block_bytes)
         per_container = min(settings.container_blocks, max(1, settings.container_bytes // block_bytes))
+        per_frame = max(1, (settings.frame_bytes or 0) // block_bytes)
         containers_a_chunk = -(-per_chunk // per_container)
-        addresses, containers, chunks = [], [], []
+        addresses, lengths, containers, chunks, in_container = [], [], [], [], []
         end, chunks_before, containers_before = 0, 0, 0
         for manifest in manifests:
             stored = _stored(manifest, block_bytes)
@@ -176,17 +177,25 @@ class BackupLayout:
             container = chunk * containers_a_chunk + in_chunk // per_container
             # the last chunk of a disk may have fewer containers; numbers stay dense over the disks
             addresses.append(np.where(stored, end + np.cumsum(length) - length, -1))
+            lengths.append(length)
+            in_container.append(in_chunk % per_container)
             chunks.append(np.where(stored, chunks_before + chunk, -1))
             containers.append(np.where(stored, containers_before + container, -1))
             end += int(length.sum())
             chunks_before = max(chunks_before, int(chunks[-1].max()) + 1)
             containers_before = max(containers_before, int(containers[-1].max()) + 1)
+        address, container = np.concatenate(addresses), np.concatenate(containers)
+        frames: tuple[npt.NDArray[np.int64], ...] = ()
+        if per_frame > 1:
+            frame = container * per_container + np.concatenate(in_container) // per_frame
+            frames = _frames(address, np.concatenate(lengths), frame)
         return cls(
             block_bytes,
             tuple(manifest.disk_bytes for manifest in manifests),
-            np.concatenate(addresses),
-            np.concatenate(containers).astype(np.int32),
+            address,
+            container.astype(np.int32),
             np.concatenate(chunks).astype(np.int32),
+            *frames,
         )
 
     def read_together(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]] | None:
@@ -215,6 +224,19 @@ class BackupLayout:
         for end, size in zip(ends, self.disk_bytes, strict=True):
             length[end - 1] = (size - 1) % self.block_bytes + 1
         return int(length[~self.hole].sum())
+
+
+def _frames(
+    address: npt.NDArray[np.int64], length: npt.NDArray[np.int64], frame: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return start and end of each block's frame, -1 for holes; frames ascend with their blocks."""
+    stored = np.flatnonzero(address >= 0)
+    _, first, number = np.unique(frame[stored], return_index=True, return_inverse=True)
+    last = np.append(first[1:], len(stored)) - 1
+    start, end = np.full(len(address), -1, np.int64), np.full(len(address), -1, np.int64)
+    start[stored] = address[stored[first]][number]
+    end[stored] = (address + length)[stored[last]][number]
+    return start, end
 
 
 def _stored(manifest: Manifest, block_bytes: int) -> npt.NDArray[np.bool_]:

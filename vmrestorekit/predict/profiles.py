@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from vmrestorekit.backup.browse import Selection
 from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.plan import DEFAULT_BLOCK_BYTES, block_count, first_block_of_disk
 from vmrestorekit.predict.observed import PredictError
@@ -30,6 +31,7 @@ __all__ = [
     "NamedProfile",
     "Profile",
     "SelectedFiles",
+    "SelectedInBackup",
     "first_set",
 ]
 
@@ -104,6 +106,22 @@ class SelectedFiles:
                 raise PredictError(f"selected files: no file of the disks fits {pattern!r}")
             found.append(blocks)
         return np.concatenate(found) if found else np.empty(0, np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectedInBackup:
+    """What a user selected while browsing a backup store: files, partitions, the metadata on the way."""
+
+    selection: Selection
+
+    def blocks(self, manifests: Sequence[Manifest], block_bytes: int) -> BlockArray:
+        """Return the blocks of the selection; one of a machine with other disks is an error."""
+        if self.selection.disk_bytes != _sizes(manifests):
+            raise PredictError(
+                f"selection: expected one of disks of {_sizes(manifests)} bytes, "
+                f"got one of {self.selection.disk_bytes}"
+            )
+        return self.selection.blocks(block_bytes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""A chain of copies of the disk between boots: each is checked by others' programs, and its layout saved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab_helpers import need
+
+from vmrestorekit.backup import load_layouts
+from vmrestorekit.lab.chain import back_up_chain
+from vmrestorekit.lab.programs import LabError, find_program, run
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """An image, two later states of its disk where `record_boots` leaves them, and a corpus."""
+    need("mke2fs", "debugfs", "e2fsck", "qemu-img")
+    image, boots = tmp_path / "small.img", tmp_path / "small.img.boots"
+    random = np.random.default_rng(5)
+    with open(image, "wb") as file:
+        file.truncate(24 * MIB)
+    run([find_program("mke2fs"), "-q", "-F", "-t", "ext4", image])
+    boots.mkdir()
+    before = image
+    for boot in (2, 3):
+        after = boots / f"before-boot-{boot}.img"
+        shutil.copy(before, after)
+        note = tmp_path / f"note-{boot}"
+        note.write_bytes(random.bytes(300_000))
+        run([find_program("debugfs"), "-w", "-R", f"write {note} note-{boot}", after])
+        before = after
+    (tmp_path / "corpus" / "small").mkdir(parents=True)
+    return image
+
+
+def test_the_layouts_of_a_chain(recorded: Path, tmp_path: Path) -> None:
+    path = back_up_chain(recorded, tmp_path / "corpus")
+    layouts = load_layouts(path)
+    boots, lengths = ["boot-1", "boot-2", "boot-3"], ["length 2", "length 1", "length 0"]
+    assert list(layouts) == [*boots, "synthetic full", *lengths, "in frames"]
+    assert [len(np.unique(layouts[name].chunk[layouts[name].chunk >= 0])) for name in boots] == [1, 2, 3]
+    np.testing.assert_array_equal(layouts["boot-3"].address, layouts["length 2"].address)
+    for name in ("synthetic full", *lengths, "in frames"):
+        np.testing.assert_array_equal(layouts[name].hole, layouts["boot-3"].hole)
+    assert len(np.unique(layouts["length 0"].chunk[~layouts["length 0"].hole])) == 1
+    assert layouts["in frames"].read_together() is not None
+    assert layouts["length 2"].read_together() is None
+    # no contents stay behind
+    assert not (tmp_path / "small.img.boots" / "stores").exists()
+
+
+def test_a_file_system_that_is_not_clean_stops_it(recorded: Path, tmp_path: Path) -> None:
+    last = tmp_path / "small.img.boots" / "before-boot-3.img"
+    run([find_program("debugfs"), "-w", "-R", "clri note-3", last])
+    with pytest.raises(LabError, match="e2fsck"):
+        back_up_chain(recorded, tmp_path / "corpus")
+    assert list((tmp_path / "corpus" / "small").iterdir()) == []
+    assert not (tmp_path / "small.img.boots" / "stores").exists()
+
+
+def test_a_machine_without_recorded_boots(tmp_path: Path) -> None:
+    image = tmp_path / "small.img"
+    image.write_bytes(bytes(MIB))
+    need("e2fsck", "qemu-img")
+    with pytest.raises(LabError, match="expected at least two recorded boots of small"):
+        back_up_chain(image, tmp_path / "corpus")
