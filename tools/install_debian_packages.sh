@@ -13,7 +13,10 @@ PACKAGES=(
     grub-pc-bin grub2-common
     busybox-static cpio          # the tiny guest of the real-VM test
     nbdkit libnbd-bin            # independent NBD clients and servers
+    ntfs-3g dosfstools mtools    # disks with other file systems
+    xfsprogs
     chromium fonts-dejavu-core   # the browser test
+    fio                          # carries out exported traces
 )
 
 # Print a source entry for $2-backports, made from the machine's own entry for suite $2: FORMAT, then the entry.

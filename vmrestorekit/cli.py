@@ -77,6 +77,49 @@ def traces_validate(
     raise typer.Exit(1 if problems else 0)
 
 
+@traces_app.command("import")
+def traces_import(
+    format_name: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="Such as nbdkit, blkparse, qemu, fio.")
+    ],
+    file: Path,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The trace, as Parquet.")],
+) -> None:
+    """Read another program's block trace; an unknown FORMAT lists those there are."""
+    from vmrestorekit.traces.foreign import import_trace
+
+    trace = import_trace(format_name, file)
+    trace.save(output)
+    print(f"{output}: {trace.frame.height} requests ({trace.metadata.recorder})")
+
+
+@traces_app.command("export")
+def traces_export(
+    trace: Annotated[Path, typer.Argument(help="A trace file.")],
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="oracle-general, fio, fio-2 or csv.")],
+    output: Path,
+) -> None:
+    """Write a trace for another program: oracle-general for cache simulators, fio to carry it out again."""
+    from vmrestorekit.traces.foreign import export_trace
+    from vmrestorekit.traces.schema import ReadTrace
+
+    export_trace(ReadTrace.load(trace), format_name, output)
+
+
+@traces_app.command("anonymise")
+def traces_anonymise(
+    corpus: Annotated[Path, typer.Argument(help="Directory of a corpus.")],
+    output: Annotated[Path, typer.Argument(help="Directory that is not there yet.")],
+    key_file: Annotated[
+        Path, typer.Option("--key-file", help="At least 16 random bytes, to be kept secret.")
+    ],
+) -> None:
+    """Copy a corpus with paths, names and contents as keyed hashes; sizes, offsets and times stay."""
+    from vmrestorekit.traces.anonymise import anonymise_corpus
+
+    anonymise_corpus(corpus, output, key_file)
+
+
 @app.command("manifest")
 def manifest(
     image: Path,
@@ -369,6 +412,20 @@ def lab_build(
     guest = GuestSpec.load(spec)
     with live_report() as report:
         build_image(guest, output or Path(f"{guest.name}.img"), work_dir, report)
+
+
+@lab_app.command("chain")
+def lab_chain(
+    image: Annotated[Path, typer.Argument(help="The image whose boots 'lab record' recorded.")],
+    corpus: Annotated[Path, typer.Option("--output", "-o", help="The corpus that has those boots.")],
+) -> None:
+    """Back up the disk before each recorded boot, check each copy, and save where their blocks lie."""
+    from vmrestorekit.lab.chain import back_up_chain
+    from vmrestorekit.lab.progress import live_report
+
+    with live_report() as report:
+        path = back_up_chain(image, corpus, report=report)
+    print(path)
 
 
 @lab_app.command("record")

@@ -1,4 +1,4 @@
-"""The notebooks with a stepper, opened and used in real JupyterLab."""
+"""The notebooks, opened and used in real JupyterLab."""
 
 from pathlib import Path
 
@@ -37,3 +37,15 @@ def test_runs_and_steps_by_keyboard(notebook, lab_page, artifacts):
     except BaseException:
         keep_screenshot(page, f"{name}_failed", artifacts)
         raise
+
+
+def test_runs_and_draws(lab_page, artifacts):
+    page, server = lab_page(NOTEBOOKS)
+    open_notebook(page, server, "02_where_the_backup_copy_lies.ipynb")
+    run_all(page, 240)
+    keep_screenshot(page, "02_ran", artifacts)
+    assert errors(page) == []
+    drawn = page.locator(".jp-OutputArea canvas, .jp-OutputArea svg.marks")
+    drawn.last.scroll_into_view_if_needed()
+    assert drawn.count() >= 1
+    keep_screenshot(page, "02_charts", artifacts)
