@@ -219,9 +219,14 @@ def backup_browse(
     store: StoreArgument,
     number: Annotated[int | None, typer.Argument(metavar="COPY", help="Number of the copy.")] = None,
     path: Annotated[str | None, typer.Argument(help="A folder.")] = None,
-    disk: DiskOption = 0,
+    disk: Annotated[
+        int | None, typer.Option("--disk", min=0, help="Which disk; default: the first, all for --select.")
+    ] = None,
     select: Annotated[
         list[str] | None, typer.Option(help="Files by a pattern such as '/srv/**': which blocks they need.")
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option(help="A whole partition by its number: which blocks it has.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -232,8 +237,8 @@ def backup_browse(
         backup_list(store, as_json)
         return
     with BackupStore(store) as opened, CopyContents(opened, number) as contents:
-        if select:
-            chosen = contents.select(*select)
+        if select or partition:
+            chosen = contents.select(*(select or []), partitions=partition or [], disk=disk)
             blocks = chosen.blocks(opened.block_bytes)
             record = {
                 "files": len(chosen.files),
@@ -248,7 +253,7 @@ def backup_browse(
         else:
             rows = [
                 {"name": file.path, "kind": file.kind, "bytes": file.size}
-                for file in contents.folder(path, disk)
+                for file in contents.folder(path, disk or 0)
             ]
             print_table(rows, as_json)
 
@@ -443,6 +448,41 @@ def lab_record(
 
     with live_report() as report:
         record_boots(image, boots, corpus, accelerator=accelerator, report=report)
+
+
+@lab_app.command("corpus")
+def lab_corpus(
+    specs: Annotated[list[Path], typer.Argument(help="Descriptions of guests, or folders of them.")],
+    corpus: Annotated[Path, typer.Option("--output", "-o", help="The corpus to record into.")],
+    boots: Annotated[int, typer.Option("--boots", "-n", min=1, help="Record up to boot-N of each.")] = 3,
+    work_dir: Annotated[
+        Path, typer.Option("--work", help="For images and packages; kept for the next time.")
+    ] = Path("lab-work"),
+    chain: Annotated[bool, typer.Option("--chain", help="Also back up the disk before each boot.")] = False,
+    accelerator: Annotated[str | None, typer.Option(help="kvm or tcg, as of 'lab record'.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build and record many guests; what is there is kept. Exit status 1 if one of them failed."""
+    from vmrestorekit.lab.corpus import record_corpus, specs_in
+    from vmrestorekit.lab.progress import live_report
+
+    with live_report() as report:
+        outcomes = record_corpus(
+            *(specs_in(specs), corpus),
+            boots=boots,
+            work_dir=work_dir,
+            chain=chain,
+            accelerator=accelerator,
+            report=report,
+        )
+    print_table(
+        [
+            {"guest": each.guest, "recorded": ", ".join(each.recorded), "problem": each.problem}
+            for each in outcomes
+        ],
+        as_json,
+    )
+    raise typer.Exit(1 if any(each.problem for each in outcomes) else 0)
 
 
 # --- simulate -----------------------------------------------------------------------------------------

@@ -1,0 +1,111 @@
+"""Many guests from one command: what is there is kept, what fails is told, the others are recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vmrestorekit.cli import app
+from vmrestorekit.lab import corpus as lab_corpus
+from vmrestorekit.lab.programs import LabError
+from vmrestorekit.lab.spec import GuestSpec
+from vmrestorekit.traces.corpus import Boot, add_boot, load_corpus
+
+SPEC = 'name = "{}"\nrelease = "bookworm"\nsize = "1 GiB"\nroles = ["{}"]\n'
+
+
+class Lab:
+    """Stands for debootstrap and QEMU; boots are those of a tiny SYNTHETIC machine."""
+
+    def __init__(self, make_boot: Callable[[str, str], Boot]) -> None:
+        self.make_boot, self.built, self.cannot_boot = make_boot, list[str](), set[str]()
+
+    def build_image(self, spec: GuestSpec, image: Path, work_dir: Path, report: object) -> None:
+        self.built.append(spec.name)
+        image.parent.mkdir(exist_ok=True)
+        image.touch()
+        about = {"name": spec.name, "spec_digest": spec.digest()}
+        image.with_name(image.name + ".json").write_text(json.dumps(about))
+
+    def record_boots(self, image: Path, count: int, out: Path, **_: object) -> list[str]:
+        about = json.loads(image.with_name(image.name + ".json").read_text())
+        name = about["name"]
+        there = load_corpus(out)[name].boots if (out / name).exists() else ()
+        lacking = [f"boot-{number}" for number in range(len(there) + 1, count + 1)]
+        for boot in lacking:
+            if f"{name} {boot}" in self.cannot_boot:
+                raise LabError(f"{name}: the guest does not boot")
+            made = self.make_boot(name, boot)
+            add_boot(out, made.trace, made.manifests, {"spec_digest": about["spec_digest"]})
+        return lacking
+
+
+@pytest.fixture
+def lab(make_tiny_boot: Callable[[str, str], Boot], monkeypatch: pytest.MonkeyPatch) -> Lab:
+    lab = Lab(make_tiny_boot)
+    monkeypatch.setattr(lab_corpus, "build_image", lab.build_image)
+    monkeypatch.setattr(lab_corpus, "record_boots", lab.record_boots)
+    return lab
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    folder = tmp_path / "specs"
+    folder.mkdir()
+    for name in ("web", "mail", "files"):
+        (folder / f"{name}.toml").write_text(SPEC.format(name, name))
+    return folder
+
+
+def run(specs: Path, *more: str) -> tuple[int, list[dict[str, str]]]:
+    folder = specs.parent
+    words = ["lab", "corpus", str(specs), "-o", str(folder / "corpus"), "--work", str(folder / "work")]
+    done = CliRunner().invoke(app, [*words, "-n", "2", "--json", *more], catch_exceptions=False)
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_all_guests_of_a_folder_are_recorded_and_then_kept(lab: Lab, specs: Path) -> None:
+    code, rows = run(specs)
+    assert code == 0
+    assert rows == [
+        {"guest": name, "recorded": "boot-1, boot-2", "problem": ""} for name in ("files", "mail", "web")
+    ]
+    assert len(load_corpus(specs.parent / "corpus").boots) == 6
+    assert run(specs) == (0, [row | {"recorded": ""} for row in rows])
+    assert lab.built == ["files", "mail", "web"]
+
+
+def test_one_that_fails_is_told_and_taken_up_again(lab: Lab, specs: Path) -> None:
+    lab.cannot_boot.add("mail boot-2")
+    (specs / "zero.toml").write_text("name = 3\n")
+    code, rows = run(specs)
+    assert code == 1
+    problems = {row["guest"]: row["problem"] for row in rows}
+    assert problems["mail"] == "mail: the guest does not boot"
+    assert [row["recorded"] for row in rows] == ["boot-1, boot-2", "boot-1", "boot-1, boot-2", ""]
+    assert "zero.toml: expected a value for 'release', got none" in problems["zero.toml"]
+    assert problems["files"] == problems["web"] == ""
+    lab.cannot_boot.clear()
+    (specs / "zero.toml").unlink()
+    code, rows = run(specs)
+    assert code == 0
+    assert [row["recorded"] for row in rows] == ["", "boot-2", ""]
+    assert lab.built == ["files", "mail", "web"]  # none of them twice
+
+
+def test_a_description_that_changed_is_not_mixed_with_what_was_recorded(lab: Lab, specs: Path) -> None:
+    run(specs)
+    (specs / "web.toml").write_text(SPEC.format("web", "shop"))
+    code, rows = run(specs)
+    assert code == 1
+    assert "has boots of web from another description" in rows[-1]["problem"]
+    assert all(row["problem"] == "" for row in rows[:-1])
+
+
+def test_a_folder_without_descriptions(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"expected descriptions of guests, \*\.toml, in"):
+        lab_corpus.specs_in([tmp_path])
