@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import random
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +68,53 @@ def test_the_command_runs_what_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     done = CliRunner().invoke(cli.app, ["bench", "cache", "--json"], catch_exceptions=False)
     rows = json.loads(done.stdout)
     assert [set(row) for row in rows] == [{"name", "ours", "peer", "ratio", "target", "met"}] * 3
+    assert all(row["ours"] > 0 and row["peer"] > 0 for row in rows)
+
+
+@pytest.fixture
+def bench_backup(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark of the backup store in small, its large disk too."""
+    monkeypatch.syspath_prepend(str(DIRECTORY))
+    bench = importlib.import_module("bench_backup")
+    for name, value in (("LARGE_GIB", 1), ("PLACES", 20), ("REPETITIONS", 1), ("READS", 10)):
+        monkeypatch.setattr(bench, name, value)
+    return bench
+
+
+def test_without_a_guest_the_backup_benchmark_says_how_to_get_one_and_goes_on(
+    bench_backup: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VMRESTOREKIT_GUEST_IMAGE", raising=False)
+    (row,) = bench_backup.bench_backup()
+    assert "memory" in row["name"]
+    assert 0.01 < row["ours"] < row["peer"] == 0.5
+    assert "vmrestorekit lab build specs/trixie-web.toml -o web.img" in capsys.readouterr().err
+
+
+def test_without_its_peers_the_backup_benchmark_says_what_to_install(
+    bench_backup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMRESTOREKIT_GUEST_IMAGE", str(tmp_path / "web.img"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match=r"the peers borg, restic, .*; apt-get install borgbackup restic"):
+        bench_backup.bench_backup()
+
+
+def test_the_backup_benchmark_in_small(
+    bench_backup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = [program for program in bench_backup.PEERS if shutil.which(program) is None]
+    if lacking or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip(f"the peers of this benchmark are not installed: {', '.join(lacking) or 'no FUSE'}")
+    image = tmp_path / "guest.img"
+    with open(image, "wb") as disk:
+        for megabyte in (0, 5, 6):
+            disk.seek(megabyte << 20)
+            disk.write(random.Random(megabyte).randbytes(1 << 20))
+        disk.truncate(16 << 20)
+    monkeypatch.setenv("VMRESTOREKIT_GUEST_IMAGE", str(image))
+    rows = bench_backup.bench_backup()
+    assert len(rows) == 10
     assert all(row["ours"] > 0 and row["peer"] > 0 for row in rows)
 
 

@@ -60,6 +60,20 @@ def traces_show(
     print_record(describe_boot(machine.boot(boot) if boot else machine.boots[0]), as_json)
 
 
+@traces_app.command("summary")
+def traces_summary(corpus: CorpusOption = None, as_json: JsonOption = False) -> None:
+    """Show what each boot reads of its disks, and what machines have in common, in MB and percent."""
+    from vmrestorekit.traces.corpus import load_corpus
+    from vmrestorekit.traces.working_set import overlaps, working_sets
+
+    machines = load_corpus(corpus)
+    record = {
+        "read until the boot was done": working_sets(machines).to_dicts(),
+        "of the last boot's blocks, read by another": overlaps(machines).to_dicts(),
+    }
+    print_record(record, as_json)
+
+
 @traces_app.command("validate")
 def traces_validate(
     path: Annotated[Path | None, typer.Argument(help="A corpus or a trace file.")] = None,
@@ -389,8 +403,12 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     )
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True
+        *(TextColumn("{task.description}"), *columns),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,  # else it would print an empty line
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

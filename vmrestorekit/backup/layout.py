@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
+if TYPE_CHECKING:  # making a copy needs no polars, which takes longer to import than all else
+    from vmrestorekit.traces.manifest import Manifest
 
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
@@ -25,6 +27,7 @@ __all__ = [
 
 MIB = 1024 * 1024
 DEFAULT_BLOCK_BYTES = 64 * 1024
+_LEAST_BLOCK_BYTES, _MOST_BLOCK_BYTES = 4096, 4 * MIB
 
 
 class LayoutError(ValueError):
@@ -241,6 +244,8 @@ def _frames(
 
 def _stored(manifest: Manifest, block_bytes: int) -> npt.NDArray[np.bool_]:
     """Tell for each block whether one of its 4 KiB has contents."""
+    from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
+
     blocks = -(-manifest.disk_bytes // block_bytes)
     content = np.zeros((blocks, block_bytes // MANIFEST_BLOCK_BYTES), np.uint64)
     content.reshape(-1)[: manifest.blocks.height] = manifest.blocks["content"].to_numpy()
@@ -248,5 +253,8 @@ def _stored(manifest: Manifest, block_bytes: int) -> npt.NDArray[np.bool_]:
 
 
 def expect_block_bytes(block_bytes: int) -> None:
-    if block_bytes & (block_bytes - 1) or not MANIFEST_BLOCK_BYTES <= block_bytes <= 4 * MIB:
-        raise LayoutError(f"block_bytes: expected a power of two from 4096 to {4 * MIB}, got {block_bytes}")
+    if block_bytes & (block_bytes - 1) or not _LEAST_BLOCK_BYTES <= block_bytes <= _MOST_BLOCK_BYTES:
+        raise LayoutError(
+            f"block_bytes: expected a power of two from {_LEAST_BLOCK_BYTES} to {_MOST_BLOCK_BYTES}, "
+            f"got {block_bytes}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -57,10 +58,14 @@ class CopyImage(DiskImage):
             return memoryview(b"")
         first, end = offset // self.block_bytes, -(-(offset + length) // self.block_bytes)
         start = first * self.block_bytes
-        whole = memoryview(bytearray(min(end * self.block_bytes, self.size) - start))
-        for block, data in self.contents(first, end):
-            at = block * self.block_bytes - start
-            whole[at : at + len(data)] = data
+        contents = self.contents(first, end)
+        if contents and end - first == 1:  # as most readers ask: nothing to put together
+            whole = memoryview(contents[0][1])
+        else:
+            whole = memoryview(bytearray(min(end * self.block_bytes, self.size) - start))
+            for block, data in contents:
+                at = block * self.block_bytes - start
+                whole[at : at + len(data)] = data
         return whole[offset - start : offset - start + length]
 
     def contents(self, first: int, end: int) -> list[tuple[int, bytes | memoryview]]:
@@ -110,7 +115,9 @@ class ContentReader:
         self._store = store
         self._lock = threading.Lock()
         self._containers: collections.OrderedDict[tuple[int, int, int], BinaryIO] = collections.OrderedDict()
-        self._frames: collections.OrderedDict[tuple[int, int, int, int], bytes] = collections.OrderedDict()
+        self._frames: collections.OrderedDict[tuple[int, int, int, int], bytes | memoryview] = (
+            collections.OrderedDict()
+        )
         self._kept_bytes = 0
 
     def read(self, slots: list[Slot], signatures: list[bytes]) -> list[bytes | memoryview]:
@@ -121,17 +128,17 @@ class ContentReader:
         StoreError
             If a container is missing or too short, or a content does not have its signature.
         """
-        rows = [self._row(slot) for slot in slots]
+        rows = self._rows(slots)
         contents: list[bytes | memoryview] = []
         while len(contents) < len(slots):
             start = len(contents)
             end = start + 1
-            if rows[start][7] != _ZSTD:
-                while end < len(slots) and _follows(slots, rows, end):
-                    end += 1
-                contents += self._plain(slots[start], rows[start:end])
-            else:
-                contents.append(self._from_frame(slots[start], rows[start]))
+            if _shares_frame(rows[start]):
+                contents.append(self._from_shared(slots[start], rows[start]))
+                continue
+            while end < len(slots) and _follows(slots, rows, end):
+                end += 1
+            contents += self._neighbours(slots[start:end], rows[start:end])
         for slot, content, signature in zip(slots, contents, signatures, strict=True):
             if signature_of(content) != signature:
                 folder = ChunkId(*slot[:2]).folder
@@ -140,43 +147,42 @@ class ContentReader:
                 )
         return contents
 
-    def _row(self, slot: Slot) -> Any:
-        header = self._store.header(ChunkId(*slot[:2]))
-        if slot[2] >= len(header.stored):
-            raise StoreError(
-                f"chunk {header.id.folder}: expected a slot {slot[2]}, it has {len(header.stored)}"
-            )
-        return header.stored[slot[2]].item()
+    def _rows(self, slots: list[Slot]) -> list[Any]:
+        rows: list[Any] = []
+        for chunk, group in itertools.groupby(slots, key=lambda slot: slot[:2]):
+            stored = self._store.header(ChunkId(*chunk)).stored
+            numbers = [slot for _, _, slot in group]
+            if max(numbers) >= len(stored):
+                raise StoreError(
+                    f"chunk {ChunkId(*chunk).folder}: expected a slot {max(numbers)}, it has {len(stored)}"
+                )
+            rows += stored[numbers].tolist()
+        return rows
 
-    def _plain(self, slot: Slot, rows: list[Any]) -> list[memoryview]:
-        """Read frames that are not compressed and follow each other."""
-        length = sum(row[3] for row in rows)
-        view = memoryview(self._bytes(slot, rows[0][1], rows[0][2], length))
-        contents, at = [], 0
-        for row in rows:
-            contents.append(view[at + row[5] : at + row[5] + row[6]])
+    def _neighbours(self, slots: list[Slot], rows: list[Any]) -> list[bytes | memoryview]:
+        """Read contents that have frames of their own, which follow each other, at once."""
+        data = self._bytes(slots[0], rows[0][1], rows[0][2], sum(row[3] for row in rows))
+        frames, at = memoryview(data), 0
+        contents = []
+        for slot, row in zip(slots, rows, strict=True):
+            contents.append(_decoded(slot, row, frames[at : at + row[3]]))
             at += row[3]
         return contents
 
-    def _from_frame(self, slot: Slot, row: Any) -> memoryview:
-        _, container, offset, frame_bytes, raw_bytes, position, block_bytes, _, _ = row
+    def _from_shared(self, slot: Slot, row: Any) -> memoryview:
+        """Return a content from a frame that others will be wanted from."""
+        _, container, offset, frame_bytes, _, position, block_bytes, _, _ = row
         key = (slot[0], slot[1], container, offset)
         with self._lock:
             raw = self._frames.get(key)
             if raw is not None:
                 self._frames.move_to_end(key)
         if raw is None:
-            data = self._bytes(slot, container, offset, frame_bytes)
-            try:
-                raw = decompress(data, raw_bytes)
-            except StoreError as error:
-                folder = ChunkId(*slot[:2]).folder
-                raise StoreError(f"chunk {folder}, slot {slot[2]}: {error}") from error
-            if raw_bytes > block_bytes:  # others will want it
-                self._keep(key, raw)
+            raw = _decoded(slot, row, self._bytes(slot, container, offset, frame_bytes))
+            self._keep(key, raw)
         return memoryview(raw)[position : position + block_bytes]
 
-    def _keep(self, key: tuple[int, int, int, int], raw: bytes) -> None:
+    def _keep(self, key: tuple[int, int, int, int], raw: bytes | memoryview) -> None:
         with self._lock:
             if key not in self._frames:
                 self._frames[key] = raw
@@ -232,12 +238,25 @@ def decompress(data: bytes | memoryview, raw_bytes: int) -> bytes:
     return raw
 
 
+def _decoded(slot: Slot, row: Any, frame: bytes | memoryview) -> bytes | memoryview:
+    if row[7] != _ZSTD:
+        return frame
+    try:
+        return decompress(frame, row[4])
+    except StoreError as error:
+        raise StoreError(f"chunk {ChunkId(*slot[:2]).folder}, slot {slot[2]}: {error}") from error
+
+
+def _shares_frame(row: Any) -> bool:
+    return bool(row[4] > row[6])
+
+
 def _follows(slots: list[Slot], rows: list[Any], at: int) -> bool:
-    """Tell whether a content that is not compressed begins where the one before ends."""
+    """Tell whether a content has a frame of its own that begins where the one before ends."""
     before, row = rows[at - 1], rows[at]
     return (
         slots[at][:2] == slots[at - 1][:2]
-        and row[7] != _ZSTD
+        and not _shares_frame(row)
         and row[1] == before[1]
         and row[2] == before[2] + before[3]
     )
