@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from vmrestorekit.traces.corpus import Corpus
+from vmrestorekit.traces.working_set import overlaps, working_sets
 
 FOLDER = Path(__file__).parents[2] / "data" / "traces"
 
@@ -18,6 +19,16 @@ def test_the_table_is_what_the_command_beside_it_prints(packaged_corpus: Corpus)
     sheet = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in sheet.splitlines()]
     assert [row for row in rows if len(row) == len(columns) and re.match("boot-", row[1])] == expected
+
+
+def test_working_sets_and_overlaps_are_what_the_command_prints(packaged_corpus: Corpus) -> None:
+    sets = working_sets(packaged_corpus).unique("vm", keep="last", maintain_order=True)
+    expected = [*sets.iter_rows(), *overlaps(packaged_corpus).iter_rows()]
+    sheet = (FOLDER / "README.md").read_text(encoding="utf-8")
+    sheet = sheet[sheet.index("## What a boot reads") : sheet.index("## How it was recorded")]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in sheet.splitlines()]
+    named = [row for row in rows if row[0] in packaged_corpus]
+    assert named == [tuple(str(value) for value in row) for row in expected]
 
 
 def test_the_corpus_stays_small() -> None:
