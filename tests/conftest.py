@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
+from lacking import missing
 from tiny_boots import tiny_manifest, tiny_trace
 
 from vmrestorekit.traces.corpus import Boot, Corpus, load_corpus
@@ -27,11 +27,4 @@ def packaged_corpus() -> Corpus:
     try:
         return load_corpus()
     except FileNotFoundError as error:
-        return missing(f"no recorded boots in this checkout yet: {error}")
-
-
-def missing(reason: str) -> Corpus:
-    """Skip with a reason, but fail where everything has to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+        missing(f"no recorded boots in this checkout yet: {error}")

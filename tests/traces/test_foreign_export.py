@@ -8,9 +8,9 @@ import time
 
 import polars as pl
 import pytest
-from conftest import missing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lacking import missing
 from tiny_boots import TINY_DISK_BYTES, tiny_trace
 
 from vmrestorekit.traces.foreign import EXPORTS, ForeignFormatError, export_trace, import_trace
