@@ -13,7 +13,7 @@ PACKAGES=(
     grub-pc-bin grub2-common
     busybox-static cpio          # the tiny guest of the real-VM test
     nbdkit libnbd-bin            # independent NBD clients and servers
-    ntfs-3g dosfstools mtools    # disks with other file systems
+    ntfs-3g dosfstools mtools    # other file systems, for browsing backups
     xfsprogs
     chromium fonts-dejavu-core   # the browser test
     fio                          # carries out exported traces

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import random
+import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from vmrestorekit.backup import BackupStore, CopySettings, open_copy
 
 BLOCK = 4096
+MIB = 1024 * 1024
+PATH = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
 
 SETTINGS = (
     CopySettings(container_blocks=3, chunk_bytes=5 * BLOCK),
@@ -52,3 +60,25 @@ def stored_files(store: BackupStore, number: int) -> list[bytes]:
 def allocated_bytes(store: BackupStore) -> int:
     """What the containers take on the disk."""
     return sum(path.stat().st_blocks * 512 for path in store.path.glob("chunks/*/container-*"))
+
+
+def need(*programs: str, modules: Sequence[str] = ("pytsk3",)) -> None:
+    """Skip where a program or a module is missing; fail where everything has to be there."""
+    lacking = [program for program in programs if not shutil.which(program, path=PATH)]
+    lacking += [module for module in modules if importlib.util.find_spec(module) is None]
+    if lacking:
+        reason = f"needs {', '.join(lacking)} (tools/install_debian_packages.sh; extra 'images')"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def run(*command: str | Path, stdin: str | None = None, **variables: str) -> str:
+    """Run a program, with such variables in its environment; return what it prints."""
+    environment = (
+        os.environ | {"PATH": PATH, "LC_ALL": "C", "DEBUGFS_PAGER": "cat", "PAGER": "cat"} | variables
+    )
+    done = subprocess.run(
+        command, input=stdin, check=True, capture_output=True, text=True, timeout=60, env=environment
+    )
+    return done.stdout

@@ -5,43 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 
 import numpy as np
 import polars as pl
 import pytest
 import xxhash
+from store_helpers import MIB, need, run
 from typer.testing import CliRunner
 
 from vmrestorekit.backup.images import ImageError
 from vmrestorekit.backup.manifest import build_manifest
 from vmrestorekit.cli import app
 from vmrestorekit.traces.manifest import Manifest, ManifestError
-
-MIB = 1024 * 1024
-PATH = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
-
-
-def need(*programs):
-    lacking = [program for program in programs if not shutil.which(program, path=PATH)]
-    try:
-        import pytsk3  # noqa: F401
-    except ImportError:
-        lacking.append("pytsk3")
-    if lacking:
-        reason = f"needs {', '.join(lacking)} (Debian packages e2fsprogs, fdisk; extra 'images')"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
-def run(*command, **options):
-    environment = os.environ | {"PATH": PATH, "LC_ALL": "C", "DEBUGFS_PAGER": "cat", "PAGER": "cat"}
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=60, env=environment, **options
-    ).stdout
 
 
 def make_tree(root):
@@ -72,7 +48,7 @@ def make_image(directory, *options, start=MIB, size=40 * MIB):
     with open(image, "wb") as file:
         file.truncate(size)
     layout = f"label: dos\nstart={start // 512}, type=83, bootable\n"
-    run("sfdisk", "-q", str(image), input=layout)
+    run("sfdisk", "-q", str(image), stdin=layout)
     target = (str(image), f"{(size - start) // 1024}K")
     run("mke2fs", "-q", "-F", *options, "-E", f"offset={start}", "-d", str(root), *target)
     return image, root
@@ -250,7 +226,7 @@ def test_of_two_file_systems_the_smaller_one_is_marked(tmp_path):
     image = tmp_path / "two.img"
     image.touch()
     os.truncate(image, 40 * MIB)
-    run("sfdisk", "-q", str(image), input="label: gpt\nstart=2048, size=16384\nstart=18432, size=51200\n")
+    run("sfdisk", "-q", str(image), stdin="label: gpt\nstart=2048, size=16384\nstart=18432, size=51200\n")
     for offset, size, tree in ((1, 8, "root/bin"), (9, 25, "root")):
         options = ("-b", "4096", "-E", f"offset={offset * MIB}", "-d", str(tmp_path / tree))
         run("mke2fs", "-q", "-F", "-t", "ext2" if size == 8 else "ext4", *options, str(image), f"{size}M")
@@ -267,7 +243,7 @@ def test_what_nobody_can_read_still_has_blocks(tmp_path):
     random = np.random.default_rng(3)
     image = tmp_path / "unknown.img"
     image.write_bytes(bytes(4 * MIB))
-    run("sfdisk", "-q", str(image), input="label: dos\nstart=2048, type=8e\n")
+    run("sfdisk", "-q", str(image), stdin="label: dos\nstart=2048, type=8e\n")
     with open(image, "r+b") as file:
         file.seek(2 * MIB)
         file.write(random.bytes(10 * 4096))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_boots import TINY_FILES, tiny_manifest
 
+from vmrestorekit.backup.browse import Selection
 from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.profiles import (
     ApplicationProfiles,
@@ -15,6 +16,7 @@ from vmrestorekit.predict.profiles import (
     BootScheme,
     NamedProfile,
     SelectedFiles,
+    SelectedInBackup,
     first_set,
 )
 from vmrestorekit.traces.corpus import Corpus
@@ -88,3 +90,43 @@ def test_what_the_disks_do_not_have_is_refused(profile: Any, message: str) -> No
     with pytest.raises(PredictError) as error:
         first_set([profile], DISKS, UNIT)
     assert message in str(error.value)
+
+
+BLOCK_KIB_16 = 16 * 1024
+
+
+def selection(*extents: tuple[int, int, int], disks: int = 2) -> SelectedInBackup:
+    """Of a backup of the tiny disks: (disk, first block of 4 KiB, number of such blocks)."""
+    sizes = tuple(disk.disk_bytes for disk in DISKS[:disks])
+    bytes_of = tuple((disk, first * UNIT, count * UNIT) for disk, first, count in extents)
+    return SelectedInBackup(Selection(sizes, (), bytes_of))
+
+
+def test_a_selection_in_a_backup_gives_stored_blocks_in_its_order_none_twice() -> None:
+    kernel, init = blocks_of("/boot/vmlinuz", 1), blocks_of("/sbin/init")
+    assert 0 not in [*kernel, *init]
+    profile = selection(
+        (1, kernel[0] - 1024, len(kernel)), (0, init[0], len(init)), (1, kernel[1] - 1024, 2), (0, 0, 1024)
+    )
+    found = first_set([profile], DISKS, UNIT).tolist()
+    begun = [*kernel, *init]
+    assert found[: len(begun)] == begun
+    stored = [block for block, content in enumerate(DISKS[0].blocks["content"]) if content]
+    assert found[len(begun) :] == [block for block in stored if block not in init]
+    assert 0 < len(stored) < 1024
+    both = first_set([BlockList((init[1], kernel[0])), profile], DISKS, UNIT).tolist()
+    assert both[:2] == [init[1], kernel[0]]
+    assert sorted(both) == sorted(found)
+
+
+def test_a_selection_of_larger_cache_blocks_has_each_once() -> None:
+    first = blocks_of("/sbin/init")[0]
+    found = first_set([selection((0, first, 1), (0, first + 1, 1))], DISKS, BLOCK_KIB_16).tolist()
+    assert found == list(dict.fromkeys([first // 4, (first + 1) // 4]))
+
+
+def test_a_selection_of_a_machine_with_other_disks_is_refused() -> None:
+    sizes = tuple(disk.disk_bytes for disk in DISKS)
+    with pytest.raises(PredictError) as error:
+        first_set([selection((0, 0, 1), disks=1)], DISKS, UNIT)
+    assert str(error.value) == f"selection: expected one of disks of {sizes} bytes, got one of {sizes[:1]}"

@@ -7,7 +7,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from vmrestorekit.backup.store import BackupCopy, BackupStore
 __all__ = ["CopyContents", "Selection"]
 
 _KINDS_FIRST = ("$boot", "$superblock", "$group_descriptors")  # what a file system is entered through
-_NTFS_FIRST = ("$Boot", "$MFT")
+_NTFS_FIRST = ("$Boot", "$MFT", "$MFTMirr", "$UpCase")  # without the last two no driver opens it
 _FAT_FIRST = ("$MBR", "$FAT1")
 
 
@@ -48,7 +48,8 @@ class Selection:
         """Return the numbers of the blocks over all disks in this order, each once; holes are among them."""
         starts = first_block_of_disk(self.disk_bytes, block_bytes)
         ranges = [
-            np.arange(offset // block_bytes, -(-(offset + length) // block_bytes)) + starts[disk]
+            np.arange(offset // block_bytes, -(-min(offset + length, self.disk_bytes[disk]) // block_bytes))
+            + starts[disk]
             for disk, offset, length in self.extents
             if length
         ]
@@ -108,11 +109,15 @@ class CopyContents:
 
     def folder(self, path: str, disk: int = 0) -> list[FoundFile]:
         """Return what is directly in a folder, by name; `StoreError` if there is no such folder."""
-        path = path if path == "/" else path.rstrip("/")
-        files = self.files(disk).files
-        if not any(file.path == path and file.kind == "directory" for file in files):
+        path = _folder_name(path)
+        files = self._named(disk)
+        if not any(_folder_name(file.path) == path and file.kind == "directory" for file in files):
             raise StoreError(f"{self._images[disk].name}: expected a folder, found no {path!r}")
-        inside = (file for file in files if file.path != path and _parent(file.path) == path)
+        inside = (
+            file
+            for file in files
+            if file.kind != "metadata" and _folder_name(file.path) != path and _way(file.path)[-1] == path
+        )
         return sorted(inside, key=lambda file: file.path)
 
     def select(self, *patterns: str, partitions: Iterable[int] = (), disk: int | None = None) -> Selection:
@@ -139,7 +144,13 @@ class CopyContents:
             if not fitting:
                 raise StoreError(f"copy {self.copy.number}: no file or folder fits {pattern!r}")
             chosen += fitting
-        chosen = list({(number, file.path): (number, file) for number, file in chosen}.values())
+        # a file with several names once
+        chosen = list(
+            {
+                (number, file.partition, file.inode or file.path): (number, file)
+                for number, file in reversed(chosen)
+            }.values()
+        )[::-1]
         extents = [
             (number, *extent)
             for number in disks
@@ -165,7 +176,7 @@ class CopyContents:
         for number, file in enumerate(self.copy.files):
             if file.role == "configuration" and file.name == path:
                 return iter([bytes(self._images[number].read(0, file.bytes))])
-        for found in self.files(disk).files:
+        for found in self._named(disk):
             if found.path == path:
                 return read_file(self._images[disk], found)
         raise StoreError(f"{self._images[disk].name}: expected a file {path!r}, found none")
@@ -186,13 +197,21 @@ class CopyContents:
             partial.unlink(missing_ok=True)
         return size
 
-    def _fitting(self, pattern: str, disk: int) -> list[FoundFile]:
-        fits: Callable[[str], object] = re.compile(fnmatch.translate(pattern.rstrip("/") or "/")).match
-        files = sorted(self.files(disk).files, key=lambda file: file.path)
-        folders = [
-            file.path.rstrip("/") + "/" for file in files if file.kind == "directory" and fits(file.path)
+    def _named(self, disk: int) -> list[FoundFile]:
+        """Return all files, one with several hard links once for each."""
+        return [
+            dataclasses.replace(file, path=path)
+            for file in self.files(disk).files
+            for path in (file.path, *file.other_paths)
         ]
-        within = tuple(folders)
+
+    def _fitting(self, pattern: str, disk: int) -> list[FoundFile]:
+        match = re.compile(fnmatch.translate(_folder_name(pattern))).match
+        fits: Callable[[str], object] = lambda path: match(_folder_name(path))  # noqa: E731
+        files = sorted(self._named(disk), key=lambda file: file.path)
+        within = tuple(
+            file.path.rstrip("/") + "/" for file in files if file.kind == "directory" and fits(file.path)
+        )
         return [
             file
             for file in files
@@ -203,7 +222,7 @@ class CopyContents:
         """Return what has to be read to reach files: where the file system begins, then folder by folder."""
         if not chosen:
             return []
-        known = {file.path: file for file in self.files(disk).files}
+        known = {_folder_name(file.path): file for file in self.files(disk).files}
         partitions = {file.partition for file in chosen}
         reached: dict[tuple[int, int], None] = {}
         for name in (*_KINDS_FIRST, *_NTFS_FIRST, *_FAT_FIRST):
@@ -231,10 +250,13 @@ class CopyContents:
         raise StoreError(f"expected the number of a partition ({there}), got {number}")
 
 
-def _parent(path: str) -> str:
-    return str(PurePosixPath(path).parent)
+def _folder_name(path: str) -> str:
+    """Return a path without slashes at its end, but for the top of a file system: ``/`` or ``@1/``."""
+    name = path.rstrip("/")
+    return name + "/" if path and re.fullmatch(r"(@\d+)?", name) else name
 
 
 def _way(path: str) -> list[str]:
     """Return the folders on the way to a path: ``/srv/www/a`` → ``/``, ``/srv``, ``/srv/www``."""
-    return [str(folder) for folder in reversed(PurePosixPath(path).parents)]
+    top, *names = path.split("/")
+    return [_folder_name("/".join([top, *names[:end]])) or "/" for end in range(len(names))]

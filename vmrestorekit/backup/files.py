@@ -18,6 +18,8 @@ _ALLOCATED = 1
 _REGULAR, _DIRECTORY, _SYMLINK, _VIRTUAL, _VIRTUAL_DIRECTORY = 1, 2, 6, 10, 11
 _KINDS = {_REGULAR: "regular", _DIRECTORY: "directory", _SYMLINK: "symlink", _VIRTUAL: "metadata"}
 _FILLER_OR_SPARSE = 3
+_VOLUME_LABEL = b" (Volume Label Entry)"
+_NTFS_FIRST_OF_USERS = 24
 _READ_BYTES = 1 << 20
 _MAGIC = (
     ("xfs", 0, b"XFSB"),
@@ -26,6 +28,7 @@ _MAGIC = (
     ("luks", 0, b"LUKS\xba\xbe"),
     ("swap", 4086, b"SWAPSPACE2"),
 )
+_ATTRIBUTES_OF_CONTENTS = (0x1, 0x80)
 _ATTRIBUTES_OF_MAPPING = (0x1001, 0x1002)  # blocks that list an ext file's blocks
 
 
@@ -49,6 +52,8 @@ class FoundFile:
         that list its blocks.
     partition, inode : int
         Where The Sleuth Kit finds it; the partition's number as in `DiskFiles`.
+    other_paths : list of str
+        Its further hard links.
     """
 
     path: str
@@ -58,6 +63,7 @@ class FoundFile:
     reached_by: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     partition: int = 0
     inode: int = 0
+    other_paths: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +103,7 @@ def find_files(disk: DiskImage) -> DiskFiles:
     if partitions and partitions[0]["start"] > 0:
         first = min(partition["start"] for partition in partitions)
         files.append(FoundFile("$boot", first, "metadata", [(0, first, 0)]))
-    largest = max(readable, key=lambda number: readable[number].info.block_count, default=None)
+    largest = max(readable, key=lambda number: _bytes_of(readable[number]), default=None)
     for partition in partitions:
         number = partition["partition"]
         if number in readable:
@@ -118,19 +124,33 @@ def read_file(disk: DiskImage, file: FoundFile) -> Iterator[bytes]:
     if file.kind != "regular":
         raise ManifestError(f"{file.path}: expected a regular file, got one of the kind {file.kind!r}")
     tsk = _sleuth_kit()
-    image = _sleuth_kit_image(tsk, disk)
-    _, readable = _partitions(tsk, image, disk)
-    image.error = None
-    entry = readable[file.partition].open_meta(file.inode)
+    # after a short read The Sleuth Kit may give anything: damage is filled with zeros and noted instead
+    image = _sleuth_kit_image(tsk, disk, fill=True)
+    partitions, readable = _partitions(tsk, image, disk)
+    if file.partition not in readable:
+        raise image.damages[0][2] if image.damages else ManifestError(f"{file.path}: cannot be found again")
+    file_system = readable[file.partition]
+    entry = file_system.open_meta(file.inode)
+    begin = next(each["start"] for each in partitions if each["partition"] == file.partition)
+    block_bytes = int(file_system.info.block_size)
+    extents = [
+        (begin + address * block_bytes, length * block_bytes, at * block_bytes)
+        for is_mapping, at, address, length in _runs(entry)
+        if not is_mapping
+    ]
+    if extents != file.extents and image.damages:  # in what leads to the contents
+        raise image.damages[0][2]
+    own = [*file.reached_by, *((start, length) for start, length, _ in file.extents)]
     position = 0
     while position < file.size:
         try:
             data = bytes(entry.read_random(position, min(_READ_BYTES, file.size - position)))
         except OSError as error:
-            _expect_no_damage(image)
             raise ManifestError(f"{file.path}: cannot be read at byte {position}: {error}") from error
+        for start, end, damage in image.damages:  # read ahead, it may be in another file
+            if any(start < first + length and first < end for first, length in own):
+                raise damage
         if not data:
-            _expect_no_damage(image)
             raise ManifestError(f"{file.path}: expected {file.size} bytes, the file ended after {position}")
         yield data
         position += len(data)
@@ -146,13 +166,14 @@ def _sleuth_kit() -> Any:
     return pytsk3
 
 
-def _sleuth_kit_image(tsk: Any, disk: DiskImage) -> Any:
+def _sleuth_kit_image(tsk: Any, disk: DiskImage, fill: bool = False) -> Any:
     class Image(tsk.Img_Info):  # type: ignore[misc,name-defined,unused-ignore]
         """The disk as The Sleuth Kit wants it."""
 
         def __init__(self) -> None:
             super().__init__(url="", type=tsk.TSK_IMG_TYPE_EXTERNAL)
             self.error: ValueError | None = None
+            self.damages: list[tuple[int, int, ValueError]] = []
 
         def close(self) -> None:
             """Nothing: the disk is not ours."""
@@ -164,7 +185,18 @@ def _sleuth_kit_image(tsk: Any, disk: DiskImage) -> Any:
                 return bytes(disk.read(offset, length))
             except ValueError as error:
                 self.error = error
-            return _readable_part(disk, offset, length)
+            return self.filled(offset, length) if fill else _readable_part(disk, offset, length)
+
+        def filled(self, offset: int, length: int) -> bytes:
+            data = b""
+            while len(data) < length:
+                wanted, at = min(SECTOR_BYTES, length - len(data)), offset + len(data)
+                try:
+                    data += bytes(disk.read(at, wanted)) or bytes(wanted)
+                except ValueError as error:
+                    self.damages.append((at, at + wanted, error))
+                    data += bytes(wanted)
+            return data
 
         def get_size(self) -> int:
             return disk.size
@@ -230,6 +262,10 @@ def _file_system_name(tsk: Any, number: int) -> str:
     return next(matching, "unknown").removeprefix(prefix).lower()
 
 
+def _bytes_of(file_system: Any) -> int:
+    return int(file_system.info.block_count) * int(file_system.info.block_size)
+
+
 def _files_of(file_system: Any, disk: DiskImage, image: Any, start: int, mark: str) -> list[FoundFile]:
     def read(offset: int, length: int) -> bytes:
         return bytes(disk.read(start + offset, length))
@@ -238,15 +274,16 @@ def _files_of(file_system: Any, disk: DiskImage, image: Any, start: int, mark: s
     inode_place = _inode_places(file_system, read)
     files: dict[int, FoundFile] = {}
     mapping: list[tuple[int, int]] = []
+    is_ntfs = read(3, 4) == b"NTFS"
     for path, entry, inode in _walk(file_system, image):
         known = files.get(inode)
         if known is not None:
-            if known.kind != "metadata":
-                known.path = min(known.path, mark + path)
+            if known.kind != "metadata" and mark + path not in (known.path, *known.other_paths):
+                known.path, *known.other_paths = sorted([known.path, *known.other_paths, mark + path])
             continue
         kind = _KINDS.get(int(entry.info.meta.type), "other")
-        if path.startswith("/$"):  # what NTFS and FAT keep for themselves has names like this
-            kind = "metadata"
+        if is_ntfs and path != "/" and (inode < _NTFS_FIRST_OF_USERS or path.startswith("/$Extend/")):
+            kind = "metadata"  # what NTFS keeps for itself
         name = path.removeprefix("/") + mark if kind == "metadata" else mark + path
         file = files[inode] = FoundFile(name, int(entry.info.meta.size), kind, [], inode=inode)
         if inode_place is not None:
@@ -284,7 +321,7 @@ def _inode_places(
         record = 1 << -size if size < 0 else size * int(file_system.info.block_size)
         runs = [run[1:] for run in _runs(file_system.open_meta(0)) if not run[0]]
         return lambda inode: _in_runs(runs, inode * record, record, file_system)
-    if ext_metadata(read):
+    if "$inode_table" in ext_metadata(read):
         place = ext_inodes(read)
         # the virtual folder of orphans has a number beyond all inodes
         last = int(file_system.info.last_inum)
@@ -331,6 +368,8 @@ def _walk(file_system: Any, image: Any) -> Iterator[tuple[str, Any, int]]:
             name, meta = entry.info.name, entry.info.meta
             if meta is None or name.name in (b".", b"..") or int(name.flags) != _ALLOCATED:
                 continue
+            if name.name.endswith(_VOLUME_LABEL) and path == "/":  # an entry of FAT that is no file
+                continue
             if int(meta.type) == _VIRTUAL_DIRECTORY:
                 continue
             inode = int(meta.addr)
@@ -342,9 +381,21 @@ def _walk(file_system: Any, image: Any) -> Iterator[tuple[str, Any, int]]:
 
 
 def _runs(entry: Any) -> Iterator[tuple[bool, int, int, int]]:
-    """Give (whether it lists other blocks, position in the file, address, length), in file system blocks."""
-    for attribute in entry:
+    """Give (whether it lists other blocks, position in the file, address, length), in file system blocks.
+
+    What NTFS keeps beside the contents, such as further streams, comes after them.
+    """
+    attributes = sorted(entry, key=lambda attribute: bool(attribute.info.name) or not _is_contents(attribute))
+    end = 0
+    for attribute in attributes:
         is_mapping = int(attribute.info.type) in _ATTRIBUTES_OF_MAPPING
+        start = 0 if is_mapping else end
         for run in attribute:
+            if not is_mapping:
+                end = max(end, start + run.offset + run.len)
             if not int(run.flags) & _FILLER_OR_SPARSE and run.len:
-                yield is_mapping, run.offset, run.addr, run.len
+                yield is_mapping, start + run.offset, run.addr, run.len
+
+
+def _is_contents(attribute: Any) -> bool:
+    return int(attribute.info.type) in _ATTRIBUTES_OF_CONTENTS

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import errno
+import functools
 import os
 import stat
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -140,23 +142,32 @@ class RawImage(DiskImage):
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """As `DiskImage.extents`."""
-        if not hasattr(os, "SEEK_DATA"):
-            yield 0, self.size
-            return
-        end = 0
-        while end < self.size:
-            try:
-                start = os.lseek(self._file.fileno(), end, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # it cannot tell; else nothing but a hole is left
-                    yield end, self.size
-                return
-            end = min(os.lseek(self._file.fileno(), start, os.SEEK_HOLE), self.size)
-            yield start, end
+        return _data_ranges(Path(self.name), self.size)
 
     def close(self) -> None:
         """As `DiskImage.close`."""
         self._file.close()
+
+
+def _data_ranges(path: Path, size: int) -> Iterator[tuple[int, int]]:
+    """Give the ranges of a file that are no holes, as far as the system can tell them."""
+    if not hasattr(os, "SEEK_DATA"):
+        yield 0, size
+        return
+    with open(path, "rb", buffering=0) as file:
+        if file.seek(0, os.SEEK_END) < size:
+            raise ImageError(f"{path}: expected {size} bytes, the file ended after {file.tell()}")
+        end = 0
+        while end < size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # it cannot tell; else nothing but a hole is left
+                    yield end, size
+                return
+            end = min(os.lseek(file.fileno(), start, os.SEEK_HOLE), size)
+            if start < end:
+                yield start, end
 
 
 def read_exactly(descriptor: int, offset: int, length: int, name: str) -> bytes:
@@ -236,34 +247,110 @@ class _Qcow2Image(_LibraryImage):
         self._handle = _library("pyqcow").file()
         _open(self._handle, path, "QCOW2")
 
+        self._cluster = 1 << self._cluster_bits
+        try:
+            self._l1 = _table(path, self._l1_offset, self._l1_entries, ">Q")
+            needed = -(-self.size // (self._cluster * (self._cluster // 8)))
+            if self.size == 0 or self.size % SECTOR_BYTES or len(self._l1) < needed:
+                raise ImageError(
+                    f"{path}: expected a QCOW2 image of whole sectors with a table of {needed} entries, "
+                    f"got {self.size} bytes and {len(self._l1)} entries"
+                )
+        except ImageError:
+            self._handle.close()
+            raise
+        self._cells = functools.lru_cache(maxsize=16)(self._read_cells)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As `DiskImage.read`; compressed clusters are read here.
+
+        libqcow takes the lowest bit of their address, in version 3, for the mark of a cluster of zeros.
+        """
+        end = min(offset + length, self.size)
+        parts = []
+        while offset < end:
+            # as far as the clusters are of one sort
+            compressed = self._compressed(offset)
+            stop = min(end, (offset // self._cluster + 1) * self._cluster)
+            while not compressed and stop < end and not self._compressed(stop):
+                stop = min(end, stop + self._cluster)
+            if compressed:
+                within = offset % self._cluster
+                parts.append(self._inflated(compressed, offset)[within : within + stop - offset])
+            else:
+                parts.append(super().read(offset, stop - offset))
+            offset = stop
+        return b"".join(parts)
+
     def extents(self) -> Iterator[tuple[int, int]]:
         """As `DiskImage.extents`, by clusters."""
-        cluster = 1 << self._cluster_bits
-        per_table = cluster // 8
-        l1 = _table(self._path, self._l1_offset, self._l1_entries, ">Q")
-        return _merged(self._clusters(l1, cluster, per_table), self.size)
+        return _merged(self._clusters(), self.size)
 
-    def _clusters(self, l1: list[int], cluster: int, per_table: int) -> Iterator[tuple[int, int]]:
-        for number, entry in enumerate(l1):
-            table = entry & self._OFFSET_MASK
-            if not table:
+    def _clusters(self) -> Iterator[tuple[int, int]]:
+        per_table = self._cluster // 8
+        for number, entry in enumerate(self._l1):
+            if not entry & self._OFFSET_MASK:
                 continue
-            for position, cell in enumerate(_table(self._path, table, per_table, ">Q")):
+            for position, cell in enumerate(self._read_cells(number)):
                 compressed = cell & self._COMPRESSED
                 if compressed or (cell & self._OFFSET_MASK and not cell & self._READS_AS_ZEROS):
-                    start = (number * per_table + position) * cluster
-                    yield start, start + cluster
+                    start = (number * per_table + position) * self._cluster
+                    yield start, start + self._cluster
+
+    def _read_cells(self, number: int) -> tuple[int, ...]:
+        """Return a table of the second level; empty where there is none."""
+        table = self._l1[number] & self._OFFSET_MASK
+        return tuple(_table(self._path, table, self._cluster // 8, ">Q")) if table else ()
+
+    def _compressed(self, offset: int) -> int:
+        """Return the cell of a byte's cluster if that is compressed, else 0."""
+        number, position = divmod(offset // self._cluster, self._cluster // 8)
+        cells = self._cells(number)
+        return cells[position] if cells and cells[position] & self._COMPRESSED else 0
+
+    def _inflated(self, cell: int, offset: int) -> bytes:
+        """Return a compressed cluster; its cell has the address and the number of sectors."""
+        address_bits = 62 - (self._cluster_bits - 8)
+        address = cell & ((1 << address_bits) - 1)
+        sectors = (cell >> address_bits & ((1 << (self._cluster_bits - 8)) - 1)) + 1
+        packed = _read_at(self._path, address, sectors * SECTOR_BYTES - address % SECTOR_BYTES)
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, self._cluster)
+        except zlib.error as error:
+            raise ImageError(f"{self.name}: damaged at byte {offset} of the disk: {error}") from error
+        if len(data) != self._cluster:
+            raise ImageError(
+                f"{self.name}: damaged at byte {offset} of the disk: expected a compressed cluster of "
+                f"{self._cluster} bytes, got {len(data)}"
+            )
+        return data
 
 
 class _VmdkImage(_LibraryImage):
     """A VMDK image; the fields of its tables are those of VMware's "Virtual Disk Format 1.1"."""
 
+    _FLAT, _SPARSE = 1, 2  # numbers of libvmdk's interface
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._is_alone = _read_at(path, 0, 4) == b"KDMV"
+        self._file = open(path, "rb")  # noqa: SIM115 - open as long as the image is
+        try:
+            self._open()
+        except ImageError:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        path = self._path
         self._handle = _library("pyvmdk").handle()
         _open(self._handle, path, "VMDK")
         try:
-            self._handle.open_extent_data_files()
+            if self._is_alone:
+                # its description names it as it was called once; there may be another file of that name now
+                self._handle.open_extent_data_files_as_file_objects([self._file])
+            else:
+                self._handle.open_extent_data_files()
             if self._handle.parent_filename:
                 raise ImageError(
                     f"{path}: expected a VMDK image that stands alone, got one with the parent "
@@ -274,36 +361,66 @@ class _VmdkImage(_LibraryImage):
             raise ImageError(f"{path}: cannot read the files that belong to it: {error}") from error
         self.size = self._handle.media_size
 
+    def close(self) -> None:
+        """As `DiskImage.close`."""
+        super().close()
+        self._file.close()
+
     def extents(self) -> Iterator[tuple[int, int]]:
-        """As `DiskImage.extents`, by grains; of an image in several files all of it."""
-        header = self._header()
-        if header is None:
-            return iter([(0, self.size)])
-        return _merged(self._grains(header), self.size)
+        """As `DiskImage.extents`, by grains, or where the file system of a flat file has data.
 
-    def _header(self) -> bytes | None:
-        """Return the sparse header that tells where the grain directory is, or None."""
-        header = _read_at(self._path, 0, 512)
-        if not header.startswith(b"KDMV") or self._handle.number_of_extents != 1:
-            return None
-        if struct.unpack_from("<Q", header, 56)[0] == 2**64 - 1:  # written as a stream: it is at the end
-            header = _read_at(self._path, self._path.stat().st_size - 1024, 512)
-        return header if header.startswith(b"KDMV") else None
+        Raises
+        ------
+        ImageError
+            If a file ends before what its tables name.
+        """
+        return _merged(self._data(), self.size)
 
-    def _grains(self, header: bytes) -> Iterator[tuple[int, int]]:
+    def _data(self) -> Iterator[tuple[int, int]]:
+        start = 0
+        for number in range(self._handle.number_of_extents):
+            extent = self._handle.get_extent_descriptor(number)
+            path = self._path if self._is_alone else self._path.parent / extent.filename
+            if extent.type == self._SPARSE:
+                ranges = self._grains(path)
+            elif extent.type == self._FLAT and extent.offset == 0:
+                ranges = _data_ranges(path, extent.size)
+            else:
+                ranges = iter([(0, extent.size)])
+            for first, end in ranges:
+                yield start + first, start + end
+            start += extent.size
+
+    def _grains(self, path: Path) -> Iterator[tuple[int, int]]:
+        header, file_bytes = _read_at(path, 0, SECTOR_BYTES), path.stat().st_size
+        if header.startswith(b"KDMV") and struct.unpack_from("<Q", header, 56)[0] == 2**64 - 1:
+            # written as a stream: where the tables are is told at its end
+            header = _read_at(path, max(0, file_bytes - 2 * SECTOR_BYTES), SECTOR_BYTES)
+        if not header.startswith(b"KDMV") or len(header) < SECTOR_BYTES:
+            raise ImageError(f"{path}: expected the header of a sparse VMDK file, found none")
         capacity, grain = struct.unpack_from("<QQ", header, 12)
         per_table = struct.unpack_from("<I", header, 44)[0]
         directory = struct.unpack_from("<Q", header, 56)[0]
+        compressed = struct.unpack_from("<H", header, 77)[0] != 0
         if not grain or not per_table:
-            raise ImageError(f"{self.name}: expected a grain size and a table size above 0, got 0")
+            raise ImageError(f"{path}: expected a grain size and a table size above 0, got 0")
         tables = -(-capacity // (grain * per_table))
-        for number, table in enumerate(_table(self._path, directory * SECTOR_BYTES, tables, "<I")):
+        for number, table in enumerate(_table(path, directory * SECTOR_BYTES, tables, "<I")):
             if not table:
                 continue
-            for position, cell in enumerate(_table(self._path, table * SECTOR_BYTES, per_table, "<I")):
+            for position, cell in enumerate(_table(path, table * SECTOR_BYTES, per_table, "<I")):
                 if cell > 1:  # 0 is a hole, 1 a grain of zeros
-                    start = (number * per_table + position) * grain * SECTOR_BYTES
-                    yield start, start + grain * SECTOR_BYTES
+                    first = (number * per_table + position) * grain
+                    stored = min(grain, capacity - first) * SECTOR_BYTES
+                    if compressed:
+                        marker = _read_at(path, cell * SECTOR_BYTES, 12)
+                        stored = 12 + struct.unpack("<QI", marker)[1] if len(marker) == 12 else 12
+                    if cell * SECTOR_BYTES + stored > file_bytes:
+                        raise ImageError(
+                            f"{path}: expected {stored} bytes of the disk at byte {cell * SECTOR_BYTES}, "
+                            f"the file ended after {file_bytes}"
+                        )
+                    yield first * SECTOR_BYTES, (first + grain) * SECTOR_BYTES
 
 
 def _library(name: str) -> Any:
@@ -326,6 +443,8 @@ def _open(handle: Any, path: Path, name: str) -> None:
 
 def _read_at(path: Path, offset: int, length: int) -> bytes:
     with open(path, "rb") as file:
+        if offset >= file.seek(0, os.SEEK_END):
+            return b""
         file.seek(offset)
         return file.read(length)
 

@@ -109,7 +109,12 @@ def describe_image(image: Path) -> dict[str, object]:
         description = json.loads(beside.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LabError(f"{beside}: expected the description of a guest image as JSON: {error}") from error
-    return {str(key): value for key, value in description.items()}
+    if not isinstance(description, dict):
+        raise LabError(
+            f"{beside}: expected the description of a guest image as a JSON object, "
+            f"got a {type(description).__name__}"
+        )
+    return {"name": image.stem} | {str(key): value for key, value in description.items()}
 
 
 def _base_root(release: str, work_dir: Path, log: Path, report: Report) -> Path:
