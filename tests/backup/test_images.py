@@ -245,9 +245,12 @@ def test_images_that_do_not_stand_alone(tmp_path: Path) -> None:
         expect_one_error(image, "an external data file, zstd clusters or subclusters")
 
 
-@pytest.mark.parametrize(("form", "name"), [("vhdx", "VHDX"), ("vpc", "VHD")])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("vhdx", "VHDX"), ("vpc", "VHD"), ("vpc -o subformat=fixed", "VHD"), ("vdi", "VDI"), ("qed", "QED")],
+)
 def test_other_formats_are_named(tmp_path: Path, form: str, name: str) -> None:
-    run("qemu-img", "create", "-q", "-f", form, tmp_path / "disk.img", "1M")
+    run("qemu-img", "create", "-q", "-f", *form.split(), tmp_path / "disk.img", "1M")
     expect_one_error(tmp_path / "disk.img", f"expected a raw, QCOW2 or VMDK image, got {name}; convert it")
 
 

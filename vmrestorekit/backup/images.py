@@ -26,13 +26,18 @@ __all__ = [
 ]
 
 SECTOR_BYTES = 512
-_FORMATS = {
-    b"QFI\xfb": "qcow2",
-    b"KDMV": "vmdk",
-    b"# Disk DescriptorFile": "vmdk",
-    b"vhdx": "vhdx",
-    b"conectix": "vhd",
-}
+# what a file holds at an offset (from its end where negative), and the format that this tells
+_FORMATS = (
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"COWD", "cowd"),
+    (0, b"vhdx", "vhdx"),
+    (0, b"conectix", "vhd"),
+    (-512, b"conectix", "vhd"),  # of a fixed size: nothing in front tells it
+    (0, b"QED\0", "qed"),
+    (64, b"\x7f\x10\xda\xbe", "vdi"),
+)
 
 
 class ImageError(ValueError):
@@ -99,7 +104,7 @@ def open_image(path: str | os.PathLike[str]) -> DiskImage:
 
 
 def image_format(path: Path) -> str:
-    """Return the format of an image by its first bytes; ``"raw"`` if they are those of no other.
+    """Return the format of an image by what its file holds; ``"raw"`` if that tells no other.
 
     Raises
     ------
@@ -117,8 +122,13 @@ def image_format(path: Path) -> str:
             f"{path}: expected a disk image, got {'a directory' if path.is_dir() else 'no file'}"
         )
     with open(path, "rb") as image:
-        magic = image.read(32)
-    return next((name for start, name in _FORMATS.items() if magic.startswith(start)), "raw")
+        size = image.seek(0, os.SEEK_END)
+        for offset, magic, name in _FORMATS:
+            at = offset if offset >= 0 else size + offset
+            image.seek(max(at, 0))
+            if at >= 0 and image.read(len(magic)) == magic:
+                return name
+    return "raw"
 
 
 class RawImage(DiskImage):
