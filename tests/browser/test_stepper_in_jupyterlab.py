@@ -74,8 +74,12 @@ TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table
 
 
 def place(page):
-    """The number of the event at which the first stepper stands."""
-    text = page.get_by_text(re.compile(r"^event [\d,]+ of")).first.inner_text()
+    """The number of the event at which the first stepper stands, once it stands still."""
+    shown, before = page.get_by_text(re.compile(r"^event [\d,]+ of")).first, ""
+    # its parts change one after the other: the sentence may be there before the number
+    while (text := shown.inner_text()) != before:
+        before = text
+        page.wait_for_timeout(500)
     return int(re.match(r"event ([\d,]+)", text).group(1).replace(",", ""))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from vmrestorekit.backup.copy_layout import LAYOUTS_FILE
 from vmrestorekit.cli import app
 from vmrestorekit.lab import corpus as lab_corpus
 from vmrestorekit.lab.programs import LabError
@@ -104,6 +105,21 @@ def test_a_description_that_changed_is_not_mixed_with_what_was_recorded(lab: Lab
     assert code == 1
     assert "has boots of web from another description" in rows[-1]["problem"]
     assert all(row["problem"] == "" for row in rows[:-1])
+
+
+def test_the_chain_is_made_again_when_boots_are_added(
+    lab: Lab, specs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains: list[str] = []
+
+    def back_up(image: Path, corpus: Path, **_: object) -> None:
+        chains.append(image.stem)
+        (corpus / image.stem / LAYOUTS_FILE).touch()
+
+    monkeypatch.setattr(lab_corpus, "back_up_chain", back_up)
+    for boots, made in (("2", 3), ("2", 3), ("3", 6)):
+        assert run(specs, "--chain", "-n", boots)[0] == 0
+        assert len(chains) == made
 
 
 def test_a_folder_without_descriptions(tmp_path: Path) -> None:

@@ -12,13 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scenarios import Scenario, scenarios
+from scenarios import Scenario, make_trace, scenarios
 
 from vmrestorekit.plan import LaunchRule, PlanError, RelocationStart, RestorePlan
 from vmrestorekit.restore import timeline as tl
+from vmrestorekit.restore import world
 from vmrestorekit.restore.closed_loop import find_parents
 from vmrestorekit.restore.events import CAUSES, KINDS, PURGE_TRIGGERS, READERS
-from vmrestorekit.restore.hardware import MEDIA, BackupDevice, Hardware, HardwareError, Link, PrimaryStorage
+from vmrestorekit.restore.hardware import (
+    MEDIA,
+    BackupDevice,
+    Hardware,
+    HardwareError,
+    Link,
+    PrimaryStorage,
+    resolve_hardware,
+)
 from vmrestorekit.restore.simulate import compare, simulate, simulate_trace
 from vmrestorekit.restore.summary import SUMMARY_MEANING, tabulate
 from vmrestorekit.restore.timeline import Timeline, TimelineError
@@ -289,3 +298,32 @@ def test_times_never_run_backwards_and_waits_are_what_passed(tiny_boot: Boot) ->
     done = events.filter(pl.col("kind") == "vm_done").join(asked, on="request")
     assert len(done) == len(asked) > 0
     assert (done["time_ns"] - done["asked"]).equals(done["detail"].alias("time_ns"))
+
+
+def test_a_chunk_between_whose_blocks_others_lie_finds_room_for_its_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(world, "_MOST_EVENTS_AT_A_TIME", 1)
+    blocks = 8001
+    # every other block is a hole, so that each stored one has an event of its own; the n-th from the front and
+    # the n-th from behind are a chunk: the first chunk spans all others
+    number = np.arange(blocks)
+    stored = number % 2 == 0
+    address = np.where(stored, number // 2 * 4096, -1)
+    chunk = np.where(stored, np.minimum(number, number[::-1]) // 2, -1).astype(np.int32)
+    trace = make_trace([(0, 1, 0, "read", 0, 4096)], (blocks * 4096,))
+    plan = RestorePlan((blocks * 4096,), block_bytes=4096, cache_bytes=blocks * 4096, mode="live_mount")
+    timeline = simulate_trace(trace, plan, resolve_hardware("flash"), address, chunk)
+    assert timeline.events.filter(kind="staged").height == np.count_nonzero(stored)
+
+
+def test_extents_of_chunks_that_are_impossible() -> None:
+    trace = make_trace([], (8192,))
+    plan = RestorePlan((8192,), block_bytes=4096)
+    address, chunk = np.array([0, 4096]), np.array([0, 1], np.int32)
+    for extents, said in (
+        (np.array([[0, 4096]]), r"expected start and end of each of 2 chunks, got shape \(1, 2\)"),
+        (np.array([[0, 4096], [4097, 9000]]), "block 1 lies outside of its chunk 1"),
+    ):
+        with pytest.raises(PlanError, match=said):
+            simulate_trace(trace, plan, resolve_hardware("flash"), address, chunk, extents)

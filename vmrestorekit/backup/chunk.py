@@ -22,6 +22,7 @@ from vmrestorekit.backup.records import StoreError
 __all__ = [
     "BLOCKS",
     "CONTAINER_HEADER_BYTES",
+    "SIGNATURE_BYTES",
     "STORED",
     "ZEROS",
     "ChunkHeader",

@@ -16,12 +16,11 @@ from types import TracebackType
 
 from vmrestorekit.backup.chunk import ZEROS, ChunkHeader, ChunkId
 from vmrestorekit.backup.index import Slot
-from vmrestorekit.backup.layout import CopySettings
+from vmrestorekit.backup.layout import ROWS_PER_CHUNK, CopySettings
 from vmrestorekit.backup.streams import OpenChunk, Stream, encode_frame
 
 __all__ = ["CopyWriter"]
 
-_ROWS_PER_CHUNK = 1 << 16  # so that a chunk of nothing but links ends, too
 _QUEUED_BYTES = 32 << 20  # for each stream; bounds the memory
 
 
@@ -134,7 +133,7 @@ class CopyWriter:
         if filling is not None and filling.chunk.file != file:
             self._close_all()
             filling = None
-        if filling is not None and len(filling.chunk.blocks) >= _ROWS_PER_CHUNK:
+        if filling is not None and len(filling.chunk.blocks) >= ROWS_PER_CHUNK:
             self._close(self._turn)
             filling = None
         return filling or self._begin(file)

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -182,7 +183,7 @@ def _take_up(store: BackupStore, wanted: BackupCopy) -> tuple[BackupCopy, list[C
             others.append(attempt)
     drop_copies(store, others)
     numbers = [copy.number for copy in [*store.copies(), *store.attempts()]]
-    numbers += [chunk.copy for chunk in store.chunks_there()]
+    numbers += [store.highest_retired(), *(chunk.copy for chunk in store.chunks_there())]
     copy = dataclasses.replace(wanted, number=max(numbers, default=0) + 1)
     write_record(store.copy_path(copy.number, complete=False), copy.to_record())
     return copy, []
@@ -211,11 +212,10 @@ def _now() -> str:
 
 
 def _distinct_names(names: list[str]) -> list[str]:
-    seen: collections.Counter[str] = collections.Counter()
-    distinct = []
+    distinct: list[str] = []
     for name in names:
-        seen[name] += 1
-        distinct.append(name if seen[name] == 1 else f"{seen[name]}-{name}")
+        tries = (name if number == 1 else f"{number}-{name}" for number in itertools.count(1))
+        distinct.append(next(each for each in tries if each not in distinct))
     return distinct
 
 
@@ -323,7 +323,7 @@ class _Copying:
         ]
         wanted = {signature for _, signature in changed if signature is not None}
         asked = [] if self._rewrite else [each for each in wanted if each not in self._unsealed]
-        known = self._store.index.find(asked)
+        known = self._known(asked)
         for block, signature in changed:
             if signature is None:
                 self.zeros(file, [block])
@@ -340,6 +340,17 @@ class _Copying:
             self.counts["new_blocks"] += 1
             self.counts["new_bytes"] += len(data)
         self.register(self._writer.sealed())
+
+    def _known(self, signatures: list[bytes]) -> dict[bytes, Slot]:
+        """Return where the store has contents; what the index says is checked against the chunk's header."""
+        known = {}
+        for signature, slot in self._store.index.find(signatures).items():
+            chunk = ChunkId(*slot[:2])
+            if chunk in self._registered:
+                stored = self._store.header(chunk).stored["signature"]
+                if slot[2] < len(stored) and stored[slot[2]].tobytes() == signature:
+                    known[signature] = slot
+        return known
 
     def zeros(self, file: int, blocks: Sequence[int]) -> None:
         """Note blocks that became zeros."""

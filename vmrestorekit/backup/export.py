@@ -54,6 +54,8 @@ def export_copy(
         raise StoreError(
             f"{out}: expected a folder for the {len(copy.disks)} disks of copy {number}, got no folder"
         )
+    if len({path for _, path in chosen}) < len(chosen):
+        raise StoreError(f"{store.path}: expected the files of copy {number} to have different names")
     for _, path in chosen:
         if path.exists():
             raise StoreError(f"{path}: expected no such file, or it would be lost")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vmrestorekit.backup.chunk import ZEROS, ChunkHeader, ChunkId
+from vmrestorekit.backup.chunk import SIGNATURE_BYTES, ZEROS, ChunkHeader, ChunkId
 from vmrestorekit.backup.records import StoreError, flush_folder
 
 __all__ = ["Slot", "StoreIndex", "count_links"]
@@ -111,6 +111,12 @@ class StoreIndex:
         with self._damage_told():
             rows = self._db.execute("SELECT copy, sequence, live FROM chunk ORDER BY copy, sequence")
             return {ChunkId(copy, sequence): bool(live) for copy, sequence, live in rows}
+
+    def checksums(self) -> dict[ChunkId, bytes]:
+        """Return the checksum at the end of each header."""
+        with self._damage_told():
+            rows = self._db.execute(f"SELECT copy, sequence, substr(header, -{SIGNATURE_BYTES}) FROM chunk")
+            return {ChunkId(copy, sequence): bytes(checksum) for copy, sequence, checksum in rows}
 
     def header(self, chunk: ChunkId) -> ChunkHeader:
         """Return the header of a chunk; `StoreError` if the index has none or it is damaged."""

@@ -27,6 +27,7 @@ __all__ = [
 
 MIB = 1024 * 1024
 DEFAULT_BLOCK_BYTES = 64 * 1024
+ROWS_PER_CHUNK = 1 << 16  # a chunk has no more blocks, so that one of nothing but links ends, too
 _LEAST_BLOCK_BYTES, _MOST_BLOCK_BYTES = 4096, 4 * MIB
 
 
@@ -164,7 +165,7 @@ class BackupLayout:
         if not manifests:
             raise LayoutError("expected the manifest of at least one disk, got none")
         expect_block_bytes(block_bytes)
-        per_chunk = max(1, settings.chunk_bytes // block_bytes)
+        per_chunk = min(max(1, settings.chunk_bytes // block_bytes), ROWS_PER_CHUNK)
         per_container = min(settings.container_blocks, max(1, settings.container_bytes // block_bytes))
         per_frame = max(1, (settings.frame_bytes or 0) // block_bytes)
         containers_a_chunk = -(-per_chunk // per_container)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from vmrestorekit.backup.chunk import ChunkHeader, ChunkId, container_path
+from vmrestorekit.backup.chunk import ZEROS, ChunkHeader, ChunkId, container_path
 from vmrestorekit.backup.records import StoreError, flush_folder
 from vmrestorekit.backup.store import BackupCopy, BackupStore
 
@@ -55,15 +55,22 @@ def drop_copies(store: BackupStore, copies: Sequence[BackupCopy]) -> int:
         return 0
     numbers = {copy.number for copy in copies}
     chunks = [chunk for chunk in store.chunks_there() if chunk.copy in numbers]
-    headers = {chunk: store.header_on_disk(chunk) for chunk in chunks}
+    headers = {chunk: store.intact_header(chunk) for chunk in chunks}
     for header in list(headers.values()):
-        headers |= {target: store.header_on_disk(target) for target in header.targets() - set(headers)}
+        headers |= {target: store.intact_header(target) for target in header.targets() - set(headers)}
     # children go before parents, so that no copy is there without what it needs
     for copy in sorted(copies, key=lambda copy: -copy.number):
         # with the name of its record the copy is gone; the next writer would finish the rest
         path = store.copy_path(copy.number, copy.complete)
+        if copy.complete:
+            store.retire_number(copy.number)
         os.replace(path, path.with_suffix(".expiring"))
         flush_folder(path.parent)
+        # somebody may have associated it since that was looked at; see `BackupStore.associate`
+        if copy.complete and store.associations(copy.number):
+            os.replace(path.with_suffix(".expiring"), path)
+            flush_folder(path.parent)
+            raise StoreError(f"{store.path}: copy {copy.number} has just been associated; nothing was pruned")
     with store.index.transaction():
         store.index.unlink(chunks)
         freed = release(store, headers)
@@ -73,11 +80,16 @@ def drop_copies(store: BackupStore, copies: Sequence[BackupCopy]) -> int:
 
 
 def release(store: BackupStore, headers: dict[ChunkId, ChunkHeader]) -> int:
-    """Punch holes where these chunks hold contents without links; delete chunks without any; return bytes."""
+    """Punch holes where these chunks hold contents without links; delete chunks without any; return bytes.
+
+    The links are counted from the headers of the copies that are left: what is given back is lost for good,
+    so the index is not trusted with it.
+    """
     live = {copy.number for copy in [*store.copies(), *store.attempts()]}
+    slots = _linked_slots(store, headers, live)
     freed = 0
     for chunk, header in headers.items():
-        linked = set(store.index.links(chunk))
+        linked = slots[chunk]
         if not linked and chunk.copy not in live:
             freed += sum(length for _, _, length in free_ranges(header, linked))
             store.remove_chunk(chunk)
@@ -90,6 +102,21 @@ def release(store: BackupStore, headers: dict[ChunkId, ChunkHeader]) -> int:
                     freed += _punch(file.fileno(), start, length)
                 os.fsync(file.fileno())
     return freed
+
+
+def _linked_slots(store: BackupStore, chunks: Iterable[ChunkId], live: set[int]) -> dict[ChunkId, set[int]]:
+    """Return for each of these chunks the slots that blocks of live copies link to."""
+    slots: dict[ChunkId, set[int]] = {chunk: set() for chunk in chunks}
+    if not slots:
+        return slots
+    for chunk in store.chunks_there():
+        if chunk.copy in live:
+            header = store.intact_header(chunk)
+            for target in header.targets() & set(slots):
+                rows = header.blocks[(header.blocks["copy"] == target.copy)]
+                rows = rows[(rows["sequence"] == target.sequence) & (rows["slot"] != ZEROS)]
+                slots[target].update(rows["slot"].tolist())
+    return slots
 
 
 def free_ranges(header: ChunkHeader, linked: set[int]) -> Iterator[tuple[int, int, int]]:

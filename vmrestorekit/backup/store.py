@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vmrestorekit.backup.block_map import BlockMap, block_maps
-from vmrestorekit.backup.chunk import ChunkHeader, ChunkId
+from vmrestorekit.backup.chunk import SIGNATURE_BYTES, ChunkHeader, ChunkId
 from vmrestorekit.backup.index import StoreIndex
 from vmrestorekit.backup.layout import DEFAULT_BLOCK_BYTES, expect_block_bytes
 from vmrestorekit.backup.records import StoreError, flush_folder, locked, read_record, write_record
@@ -237,7 +237,15 @@ class BackupStore:
 
     def _all_copies(self) -> list[BackupCopy]:
         paths = sorted((self.path / "copies").iterdir())
-        return [self._read_copy(path) for path in paths if _COPY_NAME.fullmatch(path.name)]
+        copies = []
+        for path in paths:
+            if _COPY_NAME.fullmatch(path.name):
+                try:
+                    copies.append(self._read_copy(path))
+                except StoreError:
+                    if path.exists():  # else another process has completed or expired it since
+                        raise
+        return copies
 
     def _read_copy(self, path: Path) -> BackupCopy:
         named = _COPY_NAME.fullmatch(path.name)
@@ -253,8 +261,15 @@ class BackupStore:
 
     def associate(self, number: int, user: str) -> None:
         """Note that a virtual machine runs from a copy, which is then not pruned; `user` says which."""
-        copy = self.copy(number)
-        write_record(self._association(number, user), {"copy": copy.number, "user": user})
+        path = self._association(number, user)
+        write_record(path, {"copy": self.copy(number).number, "user": user})
+        # without the lock, since a backup may hold it for hours: whoever expires the copy looks at the
+        # associations once more after the copy has lost its name
+        try:
+            self.copy(number)
+        except StoreError:
+            path.unlink(missing_ok=True)
+            raise
 
     def dissociate(self, number: int, user: str) -> None:
         """Take an association back; `StoreError` if there is none."""
@@ -314,6 +329,15 @@ class BackupStore:
         header.expect(chunk, str(path))
         return header
 
+    def intact_header(self, chunk: ChunkId) -> ChunkHeader:
+        """Return the header that is stored with a chunk, or that of the index if it is damaged there."""
+        try:
+            return self.header_on_disk(chunk)
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                return self.index.header(chunk)
+            raise
+
     @property
     def index(self) -> StoreIndex:
         """The embedded index."""
@@ -352,7 +376,7 @@ class BackupStore:
             known = self.index.chunks()
         except StoreError:
             known = None
-        if known != {chunk: chunk.copy in alive for chunk in there}:
+        if known != {chunk: chunk.copy in alive for chunk in there} or not self._index_has_headers(there):
             lost = {chunk.copy for chunk, live in (known or {}).items() if live} - alive - self.expiring()
             if lost:
                 raise StoreError(
@@ -362,6 +386,30 @@ class BackupStore:
             self._rebuild(alive, there)
         for path in (self.path / "copies").glob("*.expiring"):
             path.unlink()
+
+    def _index_has_headers(self, there: Iterable[ChunkId]) -> bool:
+        """Tell whether the headers in the index are those on disk, by their checksums."""
+        kept = self.index.checksums()
+        for chunk in there:
+            path = self.chunk_folder(chunk) / "header"
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                file.seek(-min(SIGNATURE_BYTES, path.stat().st_size), os.SEEK_END)
+                if file.read() != kept.get(chunk):
+                    # one that is damaged on disk can only be had from the index
+                    with contextlib.suppress(StoreError):
+                        self.header_on_disk(chunk)
+                        return False
+        return True
+
+    def retire_number(self, number: int) -> None:
+        """Note that a copy goes: its number is not given again, or a reader would take one for the other."""
+        if number > self.highest_retired():
+            settings = read_record(self.path / "store.json")
+            write_record(self.path / "store.json", settings | {"highest_retired": number})
+
+    def highest_retired(self) -> int:
+        """Return the highest number of a copy that expired, 0 if none did."""
+        return int(read_record(self.path / "store.json").get("highest_retired", 0))
 
     def expiring(self) -> set[int]:
         """Return the copies whose expiry has begun."""

@@ -31,6 +31,8 @@ from vmrestorekit.traces.manifest import ManifestError
 
 __all__ = ["Damage", "verify_store"]
 
+_MOST_TRIES = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
@@ -66,7 +68,17 @@ def verify_store(store: BackupStore, progress: Progress = silent) -> list[Damage
     progress : Progress, optional
         Is told how many bytes of the containers were checked.
     """
-    return _Verification(store, progress).run()
+    for _ in range(_MOST_TRIES):
+        store.close()  # what is kept in memory may be of before
+        before = _names(store)
+        found = _Verification(store, progress).run()
+        if not found or _names(store) == before:
+            break  # else another process wrote to the store meanwhile, and it may be that what was found
+    return found
+
+
+def _names(store: BackupStore) -> list[str]:
+    return sorted(str(path) for folder in ("copies", "chunks") for path in (store.path / folder).iterdir())
 
 
 class _Verification:

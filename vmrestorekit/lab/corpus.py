@@ -124,7 +124,7 @@ def _record(
         )
     wanted = {f"boot-{number}" for number in range(1, boots + 1)}
     lacking = wanted - set(_boots(corpus, spec.name))
-    chain = chain and not (corpus / spec.name / LAYOUTS_FILE).exists()
+    chain = chain and (bool(lacking) or not (corpus / spec.name / LAYOUTS_FILE).exists())
     if not lacking and not chain:
         report.say(f"{spec.name}: everything is there, kept")
         return

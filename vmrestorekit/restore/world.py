@@ -306,7 +306,8 @@ class World:
         fetch = max(max(plan.fetch_bytes, plan.stage_fetch_bytes) // plan.block_bytes for plan in plans)
         fetch = min(fetch, plans[0].cache_slots)
         if len(self.tables["chunks"]):  # each block may bring a whole chunk
-            fetch *= max(_most_of_a_chunk(setup) for setup in self.setups)
+            most = max(plan.blocks for plan in plans)
+            fetch = min(fetch * max(_most_of_a_chunk(setup) for setup in self.setups), most)
         flushes = max(int((setup.loop.op == 3).sum()) for setup in self.setups)
         most = 4 * max(_most_blocks(setup) for setup in self.setups)
         if self.agents.failures:
@@ -452,7 +453,19 @@ def _most_of_a_chunk(setup: Setup) -> int:
     """Return the most blocks that come along with one."""
     if setup.chunk is None:
         return 1
-    return int(np.bincount(setup.chunk[setup.stored]).max(initial=1))
+    stored = np.flatnonzero(setup.stored)
+    by_address = setup.chunk[stored[np.argsort(setup.address[stored], kind="stable")]]
+    pieces = 1 + np.count_nonzero(np.diff(by_address))
+    if pieces > len(np.unique(by_address)) or (
+        setup.chunk_extents is not None and _overlap(setup.chunk_extents)
+    ):
+        return len(stored)  # blocks of other chunks lie within a chunk, and come along
+    return int(np.bincount(by_address).max(initial=1))
+
+
+def _overlap(extents: npt.NDArray[np.int64]) -> bool:
+    start, end = extents[np.argsort(extents[:, 0], kind="stable")].T
+    return bool(np.any(start[1:] < end[:-1]))
 
 
 def _requests(loop: ClosedLoop, cpu_factor: float) -> tuple[Array, int]:
