@@ -305,15 +305,23 @@ def test_a_chunk_between_whose_blocks_others_lie_finds_room_for_its_events(
 ) -> None:
     monkeypatch.setattr(world, "_MOST_EVENTS_AT_A_TIME", 1)
     blocks = 8001
-    # every other block is a hole, so that each stored one has an event of its own; the n-th from the front and
-    # the n-th from behind are a chunk: the first chunk spans all others
+    # every other block is a hole, so that each stored one has an event of its own; the n-th from the front
+    # and the n-th from behind are a chunk: the first chunk spans all others
     number = np.arange(blocks)
     stored = number % 2 == 0
     address = np.where(stored, number // 2 * 4096, -1)
     chunk = np.where(stored, np.minimum(number, number[::-1]) // 2, -1).astype(np.int32)
     trace = make_trace([(0, 1, 0, "read", 0, 4096)], (blocks * 4096,))
-    plan = RestorePlan((blocks * 4096,), block_bytes=4096, cache_bytes=blocks * 4096, mode="live_mount")
-    timeline = simulate_trace(trace, plan, resolve_hardware("flash"), address, chunk)
+    plan = RestorePlan(
+        (blocks * 4096,),
+        block_bytes=4096,
+        cache_bytes=blocks * 4096,
+        mode="live_mount",
+        fetch_bytes=4096,
+        stage_fetch_bytes=4096,
+    )
+    hardware = resolve_hardware("flash").replace(backup_device=BackupDevice(1, 0, 10**9))
+    timeline = simulate_trace(trace, plan, hardware, address, chunk)
     assert timeline.events.filter(kind="staged").height == np.count_nonzero(stored)
 
 
