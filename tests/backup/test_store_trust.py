@@ -121,7 +121,7 @@ def test_a_copy_that_is_associated_while_it_expires(
         retire(self, number)
 
     monkeypatch.setattr(BackupStore, "retire_number", associate_first)
-    with pytest.raises(StoreError, match="copy 2 has just been associated; nothing was pruned"):
+    with pytest.raises(StoreError, match="copy 2 has just been associated and stays"):
         expire_copies(store, [2])
     assert store.associations(2) == ["mount-1"]
     assert stored_files(store, 2) == [source(store, "clone.img")]

@@ -70,7 +70,7 @@ def drop_copies(store: BackupStore, copies: Sequence[BackupCopy]) -> int:
         if copy.complete and store.associations(copy.number):
             os.replace(path.with_suffix(".expiring"), path)
             flush_folder(path.parent)
-            raise StoreError(f"{store.path}: copy {copy.number} has just been associated; nothing was pruned")
+            raise StoreError(f"{store.path}: copy {copy.number} has just been associated and stays")
     with store.index.transaction():
         store.index.unlink(chunks)
         freed = release(store, headers)
