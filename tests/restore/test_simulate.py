@@ -335,3 +335,13 @@ def test_extents_of_chunks_that_are_impossible() -> None:
     ):
         with pytest.raises(PlanError, match=said):
             simulate_trace(trace, plan, resolve_hardware("flash"), address, chunk, extents)
+
+
+def test_a_block_right_behind_what_is_read_does_not_come_along() -> None:
+    # blocks 0 and 2 are a chunk; block 1, between them in number, begins where that chunk ends on the medium
+    address, chunk = np.array([0, 2, 1]) * 4096, np.array([0, 1, 0], np.int32)
+    trace = make_trace([(0, 1, 0, "read", 0, 4096)], (3 * 4096,))
+    plan = RestorePlan((3 * 4096,), block_bytes=4096, cache_bytes=3 * 4096, mode="live_mount")
+    timeline = simulate_trace(trace, plan, resolve_hardware("flash"), address, chunk)
+    staged = timeline.events.filter(kind="staged").select("block", "count").rows()
+    assert staged == [(0, 1), (2, 1)]
