@@ -7,7 +7,6 @@ on this machine; what goes into the corpus is only where each block lies.
 from __future__ import annotations
 
 import itertools
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,8 @@ from vmrestorekit.backup.copy_layout import LAYOUTS_FILE
 from vmrestorekit.lab.guest import describe_image
 from vmrestorekit.lab.programs import LabError, require_programs, run
 from vmrestorekit.lab.progress import Report
+from vmrestorekit.lab.record import states_before
+from vmrestorekit.traces.corpus import load_corpus
 
 __all__ = ["back_up_chain"]
 
@@ -64,9 +65,12 @@ def back_up_chain(
     report = report or Report()
     work_dir = work_dir or image.with_name(image.name + ".boots")
     vm = str(describe_image(image)["name"])
-    states = [image, *sorted(work_dir.glob("before-boot-*.img"), key=_number)]
-    if len(states) < 2 or not (corpus / vm).is_dir():
+    recorded = load_corpus(corpus).get(vm) if (corpus / vm).is_dir() else None
+    if recorded is None or len(recorded.boots) < 2:
         raise LabError(f"{corpus}: expected at least two recorded boots of {vm}, record them first")
+    if len(recorded.boots[0].disk_bytes) > 1:
+        raise LabError(f"{corpus}: expected a machine with one disk, got {vm} with more")
+    states = states_before(image, len(recorded.boots), work_dir)
     stores = work_dir / "stores"
     shutil.rmtree(stores, ignore_errors=True)
     layouts: dict[str, BackupLayout] = {}
@@ -134,9 +138,3 @@ def _expect_undamaged(store: BackupStore) -> None:
     damages = verify_store(store)
     if damages:
         raise LabError(f"{store.path}: damaged right after it was written: {damages[0].what}")
-
-
-def _number(state: Path) -> int:
-    found = re.search(r"-(\d+)\.img$", state.name)
-    assert found is not None
-    return int(found[1])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vmrestorekit.lab.chain import back_up_chain
-from vmrestorekit.lab.guest import build_image, describe_image
+from vmrestorekit.lab.guest import build_image, clone_image, describe_image
+from vmrestorekit.lab.history import steps_of
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.record import record_boots
@@ -56,9 +58,9 @@ def record_corpus(
     specs: Sequence[Path],
     corpus: Path,
     *,
-    boots: int,
     work_dir: Path,
-    chain: bool = False,
+    chain: Collection[str] = (),
+    keep: bool = False,
     accelerator: str | None = None,
     report: Report | None = None,
 ) -> list[GuestOutcome]:
@@ -73,12 +75,13 @@ def record_corpus(
         Descriptions of guests.
     corpus : Path
         Created if needed.
-    boots : int
-        Record ``boot-1`` to ``boot-<boots>`` of each.
     work_dir : Path
-        For images, unpacked packages, and the writes of each boot; kept for the next call.
-    chain : bool
-        Also back up the disk before each boot and save where the blocks of the copies lie.
+        For images, unpacked packages, and the writes of each boot.
+    chain : collection of str
+        Of these guests, also back up the disk before each boot and save where the blocks of the copies lie.
+    keep : bool
+        Whether the image of a guest, and the writes of its boots, stay in the work directory when everything
+        of it is recorded, and of those that are clones of it.
     accelerator : {"kvm", "tcg"}, optional
         As of `record_boots`.
     report : Report, optional
@@ -86,16 +89,19 @@ def record_corpus(
     Returns
     -------
     list of GuestOutcome
-        In the order of the descriptions.
+        In the order in which they were recorded: clones come last.
     """
     report = report or Report()
     outcomes = []
-    for path in specs:
+    in_order = _clones_last(specs)
+    for place, path in enumerate(in_order):
         name, problem, before = path.name, "", list[str]()
         try:
             spec = GuestSpec.load(path)
             name, before = spec.name, _boots(corpus, spec.name)
-            _record(spec, corpus, boots, work_dir, chain, accelerator, report)
+            _record(spec, path, corpus, work_dir, spec.name in chain, accelerator, report)
+            if not keep:
+                _forget(spec, in_order[place + 1 :], work_dir)
         except (ValueError, OSError) as error:  # what the rooms raise, each with one sentence
             problem = str(error)
             report.say(f"{name}: {problem}")
@@ -105,10 +111,23 @@ def record_corpus(
     return outcomes
 
 
+def _clones_last(specs: Sequence[Path]) -> list[Path]:
+    """Put clones behind what they are clones of; one that cannot be read stays where it is."""
+    return sorted(specs, key=lambda path: _readable(path) and bool(GuestSpec.load(path).base))
+
+
+def _readable(path: Path) -> bool:
+    try:
+        GuestSpec.load(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def _record(
     spec: GuestSpec,
+    path: Path,
     corpus: Path,
-    boots: int,
     work_dir: Path,
     chain: bool,
     accelerator: str | None,
@@ -122,18 +141,38 @@ def _record(
             f"{corpus}: has boots of {spec.name} from another description than this one; record into an "
             "empty corpus"
         )
-    wanted = {f"boot-{number}" for number in range(1, boots + 1)}
-    lacking = wanted - set(_boots(corpus, spec.name))
+    lacking = {step.boot for step in steps_of(spec.history)} - set(_boots(corpus, spec.name))
     chain = chain and (bool(lacking) or not (corpus / spec.name / LAYOUTS_FILE).exists())
     if not lacking and not chain:
         report.say(f"{spec.name}: everything is there, kept")
         return
-    image = work_dir / f"{spec.name}.img"
-    if not image.exists() or describe_image(image).get("spec_digest") != spec.digest():
-        build_image(spec, image, work_dir / "packages", report)
-    record_boots(image, boots, corpus, accelerator=accelerator, report=report)
+    image = _image(spec, path, work_dir, report)
+    record_boots(image, None, corpus, accelerator=accelerator, report=report)
     if chain:
         back_up_chain(image, corpus, report=report)
+
+
+def _image(spec: GuestSpec, path: Path, work_dir: Path, report: Report) -> Path:
+    """Return the image of a guest, built now or before; that of a clone is a copy of its base."""
+    image = work_dir / f"{spec.name}.img"
+    if image.exists() and describe_image(image).get("spec_digest") == spec.digest():
+        return image
+    if not spec.base:
+        build_image(spec, image, work_dir / "packages", report)
+        return image
+    golden = GuestSpec.load(path.with_name(f"{spec.base}.toml"))
+    clone_image(spec, _image(golden, path.with_name(f"{spec.base}.toml"), work_dir, report), image, report)
+    return image
+
+
+def _forget(spec: GuestSpec, to_come: Sequence[Path], work_dir: Path) -> None:
+    """Remove what was needed to record a guest, unless a clone of it is still to come."""
+    coming = {GuestSpec.load(path).lineage for path in to_come if _readable(path)}
+    if spec.lineage in coming:
+        return
+    for pattern in (f"{spec.name}.img*", f"{spec.lineage}.img*"):
+        for path in work_dir.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _machine(corpus: Path, name: str) -> RecordedVM | None:
@@ -146,4 +185,4 @@ def _machine(corpus: Path, name: str) -> RecordedVM | None:
 
 def _boots(corpus: Path, name: str) -> list[str]:
     machine = _machine(corpus, name)
-    return [boot.boot for boot in machine.boots] if machine else []
+    return [boot.boot for boot in machine.recordings] if machine else []

@@ -1,7 +1,7 @@
-"""Build a guest's disk image from its description: Debian, partition table and boot loader, no loop device.
+"""Build a guest's disks from its description: Debian with its packages, unpacked and set up in a directory.
 
-The image holds what a small server has: a partition table, GRUB in front of the first partition, one ext4
-file system. A unit of ours tells the end of boot on the serial console.
+No loop device is needed. Units of ours tell the end of boot on the serial console, let a client come, and
+carry out a change that was sent in on a disk of its own.
 """
 
 from __future__ import annotations
@@ -10,69 +10,123 @@ import dataclasses
 import json
 import os
 import shutil
-import uuid
 import zlib
 from pathlib import Path
 
+from vmrestorekit.lab.disks import disk_paths, require_disk_programs, split_volumes, write_disks
+from vmrestorekit.lab.placement import place_volumes
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
 from vmrestorekit.lab.progress import Report
-from vmrestorekit.lab.spec import GuestSpec
+from vmrestorekit.lab.spec import GuestSpec, Volume
 
-__all__ = ["BASE_PACKAGES", "BOOT_DONE_LINE", "build_image", "describe_image"]
+__all__ = [
+    "BASE_PACKAGES",
+    "BOOT_DONE_LINE",
+    "CHANGE_DONE_LINE",
+    "CHANGE_SERIAL",
+    "FAILED_LINE",
+    "USE_BEGINS_LINE",
+    "USE_DONE_LINE",
+    "base_root",
+    "build_image",
+    "clone_image",
+    "describe_image",
+    "in_root",
+]
 
 BOOT_DONE_LINE = "vmrestorekit: boot done"
+USE_BEGINS_LINE = "vmrestorekit: use begins"
+USE_DONE_LINE = "vmrestorekit: use done"
+CHANGE_DONE_LINE = "vmrestorekit: change done"
+FAILED_LINE = "vmrestorekit: failed"
+CHANGE_SERIAL = "vmrestorekit-change"  # the longest a virtio disk may have is 20 letters
+EXERCISE_SECONDS = 60
 BASE_PACKAGES = (
-    *("systemd-sysv", "linux-image-cloud-amd64", "initramfs-tools", "udev", "dbus", "ifupdown", "zstd"),
+    *("systemd-sysv", "initramfs-tools", "udev", "dbus", "ifupdown", "zstd"),
     *("grub-pc-bin", "grub2-common", "openssh-server", "cron", "rsyslog"),
 )
+_KERNELS = {"cloud": "linux-image-cloud-amd64", "full": "linux-image-amd64"}
+_TOOLS = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 _PLAIN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
-_PARTITION_START = 1 << 20
-_SECTOR = 512
 _GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal", "configfile")
-# mke2fs's defaults differ between versions, and GRUB 2.06 cannot read the newest features
-_MKE2FS_CONF = """[defaults]
-base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
-default_mntopts = acl,user_xattr
-enable_periodic_fsck = 0
-blocksize = 4096
-inode_size = 256
-inode_ratio = 16384
-[fs_types]
-ext4 = {
- features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
-}
-"""
+_CHANGE_DISK = f"/dev/disk/by-id/virtio-{CHANGE_SERIAL}"
+# the shell's own command line must not be what is found on the console, hence the files
 _UNITS = {
-    # the shell's own command line must not be what is found on the console, hence the file
-    "vmrestorekit-boot-done.service": """[Unit]
+    "boot-done": """[Unit]
 Description=Tell the recorder that the boot is over
-After=multi-user.target
+After=%TARGET%
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'cat /etc/vmrestorekit-boot-done > /dev/ttyS0'
+ExecStart=/bin/sh -c 'cat /etc/vmrestorekit/boot-done > /dev/ttyS0'
 [Install]
-WantedBy=multi-user.target
+WantedBy=%TARGET%
 """,
-    "vmrestorekit-first-use.service": """[Unit]
-Description=The first client comes
-After=multi-user.target vmrestorekit-boot-done.service
+    "use": f"""[Unit]
+Description=A client comes
+After=%TARGET% vmrestorekit-boot-done.service
+ConditionPathExists=!{_CHANGE_DISK}
 [Service]
 Type=oneshot
+TimeoutStartSec=infinity
 ExecStartPre=/bin/sleep 1
-ExecStart=/bin/sh /etc/vmrestorekit-first-use
+ExecStart=/bin/sh /etc/vmrestorekit/use
 [Install]
-WantedBy=multi-user.target
+WantedBy=%TARGET%
+""",
+    "change": f"""[Unit]
+Description=Make a change that was sent in
+After=%TARGET% vmrestorekit-boot-done.service
+ConditionPathExists={_CHANGE_DISK}
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+ExecStart=/bin/sh /etc/vmrestorekit/change
+[Install]
+WantedBy=%TARGET%
+""",
+}
+_SCRIPTS = {
+    "boot-done": f"\n{BOOT_DONE_LINE}\n",
+    "use-begins": f"\n{USE_BEGINS_LINE}\n",
+    "use-done": f"\n{USE_DONE_LINE}\n",
+    "change-done": f"\n{CHANGE_DONE_LINE}\n",
+    "failed": f"\n{FAILED_LINE}\n",
+    "use": """cd /etc/vmrestorekit
+cat use-begins > /dev/ttyS0
+end=$(( $(date +%s) + %SECONDS% ))
+while
+    if ! sh -e ./client > /dev/null 2> /run/client-failed; then
+        cat /run/client-failed failed > /dev/ttyS0
+        exit 1
+    fi
+    [ $(date +%s) -lt $end ]
+do :; done
+cat use-done > /dev/ttyS0
+""",
+    # the newest kernel is the one to boot
+    "change": f"""cd /etc/vmrestorekit
+folder=/var/tmp/vmrestorekit-change
+mkdir -p $folder
+if ! {{ tar -x -f {_CHANGE_DISK} -C $folder && sh -e $folder/change; }} > /run/change-log 2>&1; then
+    tail -n 5 /run/change-log | cat - failed > /dev/ttyS0
+    exit 1
+fi
+rm -r $folder
+kernel=$(ls /boot | sed -n 's/^vmlinuz-//p' | sort -V | tail -n 1)
+sed -i "s/vmlinuz-[^ ]*/vmlinuz-$kernel/; s/initrd.img-[^ ]*/initrd.img-$kernel/" /boot/grub/grub.cfg
+sync
+cat change-done > /dev/ttyS0
 """,
 }
 # changes with everything above that ends up in a root directory, so that an older one is not used again
-_RECIPE = f"{zlib.crc32(repr((BASE_PACKAGES, _UNITS, _GRUB_MODULES)).encode()):08x}"
+_RECIPE = f"{zlib.crc32(repr((BASE_PACKAGES, _KERNELS, _GRUB_MODULES)).encode()):08x}"
 
 
 def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report | None = None) -> None:
-    """Build ``image`` (a raw, sparse disk) and beside it ``image`` + ``.json``, its description.
+    """Build ``image`` and further disks (raw, sparse), and beside it ``image`` + ``.json``, its description.
 
-    What is already in ``work_dir`` is used again: the base system of a release, and the root directory of
-    this very description.
+    The base system of a release that is already in ``work_dir`` is used again. Further disks are named as
+    `disk_paths` says.
 
     Raises
     ------
@@ -81,23 +135,63 @@ def build_image(spec: GuestSpec, image: Path, work_dir: Path, report: Report | N
     """
     report = report or Report()
     require_programs(["debootstrap", "mke2fs", "sfdisk", "unshare"], "building a guest image")
+    require_disk_programs(spec)
     if os.geteuid() != 0:
         raise LabError("building a guest image needs root rights (debootstrap sets owners): run it with sudo")
     for folder in (work_dir, image.parent):
         folder.mkdir(parents=True, exist_ok=True)
     log = work_dir / f"{spec.name}.log"
-    base = _base_root(spec.release, work_dir, log, report)
-    root = _guest_root(spec, base, work_dir, log, report)
-    report.now(f"{spec.name}: writing {image}")
-    partial = image.with_name(image.name + ".partial")
+    base = base_root(spec, work_dir, log, report)
+    root = work_dir / f"{spec.name}.root"
+    mounts = [volume.mount for volume in spec.volumes]
+    _forget(root)
+    partials = [path.with_name(path.name + ".partial") for path in disk_paths(image, len(spec.disk_bytes))]
     try:
-        _write_disk(spec, root, partial, work_dir, log)
-        description = json.dumps(_description(spec, root), indent=1) + "\n"
-        _write_text(image.with_name(image.name + ".json"), description)
-        os.replace(partial, image)
+        run(["cp", "-a", "--reflink=auto", base, root], log=log)
+        _install(spec, root, log, report)
+        boot_code = _install_grub(spec, root, log)
+        description = _description(spec, root)
+        report.now(f"{spec.name}: writing {image}")
+        write_disks(spec, split_volumes(root, mounts), boot_code, partials, work_dir, log)
+        _write_text(image.with_name(image.name + ".json"), json.dumps(description, indent=1) + "\n")
+        for partial in reversed(partials):  # the image itself last: where it is, everything is
+            os.replace(partial, partial.with_suffix(""))
         report.say(f"{spec.name}: built {image}")
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        _forget(root)
+
+
+def clone_image(spec: GuestSpec, golden: Path, image: Path, report: Report | None = None) -> None:
+    """Make a guest's image by copying that of the guest it is based on, with every disk.
+
+    Raises
+    ------
+    LabError
+        If a disk cannot be copied.
+    """
+    report = report or Report()
+    report.now(f"{spec.name}: copying {golden}")
+    paths = zip(*(disk_paths(path, len(spec.disk_bytes)) for path in (golden, image)), strict=True)
+    copies = [(source, target, target.with_name(target.name + ".partial")) for source, target in paths]
+    try:
+        for source, _, partial in copies:
+            run(["cp", "--sparse=always", source, partial])
+        about = describe_image(golden) | dataclasses.asdict(spec) | _about(spec)
+        _write_text(image.with_name(image.name + ".json"), json.dumps(about, indent=1) + "\n")
+        for _, target, partial in reversed(copies):
+            os.replace(partial, target)
+        report.say(f"{spec.name}: copied {golden}")
+    finally:
+        for _, _, partial in copies:
+            partial.unlink(missing_ok=True)
+
+
+def _forget(root: Path) -> None:
+    """Remove a root directory, and the volumes that were split off."""
+    for folder in [root, *root.parent.glob(f"{root.name}.volume*")]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe_image(image: Path) -> dict[str, object]:
@@ -117,17 +211,17 @@ def describe_image(image: Path) -> dict[str, object]:
     return {"name": image.stem} | {str(key): value for key, value in description.items()}
 
 
-def _base_root(release: str, work_dir: Path, log: Path, report: Report) -> Path:
-    """Return the root directory of a minimal Debian, shared by all guests of one release."""
-    base = work_dir / f"{release}-{_RECIPE}.base"
+def base_root(spec: GuestSpec, work_dir: Path, log: Path, report: Report) -> Path:
+    """Return the root directory of a minimal Debian, shared by all guests of a release and kind of kernel."""
+    base = work_dir / f"{spec.release}-{spec.kernel}-{_RECIPE}.base"
     if base.exists():
-        report.say(f"{release}: base system is there already")
         return base
     partial = base.with_name(base.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    report.now(f"{release}: installing the base system (minutes)")
-    include = "--include=" + ",".join(BASE_PACKAGES)
-    run(["debootstrap", "--variant=minbase", include, release, partial, *_mirror(release)], log=log)
+    report.now(f"{spec.release}: installing the base system (minutes)")
+    include = "--include=" + ",".join((*BASE_PACKAGES, _KERNELS[spec.kernel]))
+    mirror = _mirror(spec.release)
+    run(["debootstrap", "--variant=minbase", include, spec.release, partial, *mirror], log=log)
     partial.rename(base)
     return base
 
@@ -140,35 +234,33 @@ def _mirror(release: str) -> list[str]:
     return run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted]).split()[:1]
 
 
-def _guest_root(spec: GuestSpec, base: Path, work_dir: Path, log: Path, report: Report) -> Path:
-    root = work_dir / f"{spec.name}-{spec.digest()}-{_RECIPE}.root"
-    if root.exists():
-        report.say(f"{spec.name}: root directory is there already")
-        return root
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    run(["cp", "-a", "--reflink=auto", base, partial], log=log)
-    report.now(f"{spec.name}: installing {' '.join(spec.packages) or 'nothing more'}")
-    _configure(spec, partial)
+def _install(spec: GuestSpec, root: Path, log: Path, report: Report) -> None:
+    tools = {_TOOLS[volume.file_system] for volume in spec.volumes if volume.file_system in _TOOLS}
+    tools |= {"lvm2" for volume in spec.volumes if volume.group}
+    packages = [*sorted(tools), *spec.packages]
+    report.now(f"{spec.name}: installing {' '.join(packages) or 'nothing more'}")
+    _configure(spec, root)
     # services must not start while their packages are installed
-    policy = partial / "usr/sbin/policy-rc.d"
+    policy = root / "usr/sbin/policy-rc.d"
     _write_text(policy, "#!/bin/sh\nexit 101\n", mode=0o755)
-    if spec.packages:
-        _in_root(partial, "apt-get -q update", log)
-        _in_root(partial, f"apt-get -q -y --no-install-recommends install {' '.join(spec.packages)}", log)
+    if packages:
+        in_root(root, "apt-get -q update", log)
+        in_root(root, f"apt-get -q -y --no-install-recommends install {' '.join(packages)}", log)
     policy.unlink()
-    _in_root(partial, "\n".join(["set -e", *spec.setup]), log)
-    units = [*spec.services, "vmrestorekit-boot-done.service"]
-    if spec.first_use:
-        units.append("vmrestorekit-first-use.service")
-    _in_root(partial, f"systemctl enable {' '.join(units)}", log)
-    _in_root(partial, "apt-get clean; rm -rf /var/lib/apt/lists/*; systemd-machine-id-setup", log)
-    _install_grub(partial, log)
-    partial.rename(root)
-    return root
+    in_root(root, "\n".join(["set -e", *spec.setup]), log)
+    units = [*spec.services, *(f"vmrestorekit-{name}.service" for name in _units(spec))]
+    in_root(root, f"systemctl enable {' '.join(units)}", log)
+    in_root(root, "apt-get clean; rm -rf /var/lib/apt/lists/*; systemd-machine-id-setup", log)
 
 
-def _in_root(root: Path, script: str, log: Path) -> None:
+def _units(spec: GuestSpec) -> dict[str, str]:
+    """Return name and text of our units in this guest."""
+    target = "graphical.target" if spec.graphics else "multi-user.target"
+    wanted = [name for name in _UNITS if name != "use" or spec.first_use or spec.exercise]
+    return {name: _UNITS[name].replace("%TARGET%", target) for name in wanted}
+
+
+def in_root(root: Path, script: str, log: Path) -> None:
     """Run a shell script inside the root; a process it leaves behind ends with it, a mount too."""
     plain = _PLAIN_ENVIRONMENT | {"DEBIAN_FRONTEND": "noninteractive"}
     own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root / 'proc'}"]
@@ -178,71 +270,50 @@ def _in_root(root: Path, script: str, log: Path) -> None:
 def _configure(spec: GuestSpec, root: Path) -> None:
     _write_text(root / "etc/hostname", f"{spec.name}\n")
     _write_text(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {spec.name}\n")
-    _write_text(root / "etc/fstab", "/dev/vda1 / ext4 errors=remount-ro 0 1\n")
+    _write_text(root / "etc/fstab", "".join(f"{line}\n" for line in _file_system_table(spec)))
     _write_text(root / "etc/network/interfaces", "auto lo\niface lo inet loopback\n")
-    _write_text(root / "etc/vmrestorekit-boot-done", f"\n{BOOT_DONE_LINE}\n")
-    _write_text(root / "etc/vmrestorekit-first-use", f"{spec.first_use}\n")
-    for unit, text in _UNITS.items():
-        _write_text(root / "etc/systemd/system" / unit, text)
+    seconds = str(EXERCISE_SECONDS if spec.exercise else 0)
+    for name, text in _SCRIPTS.items():
+        _write_text(root / "etc/vmrestorekit" / name, text.replace("%SECONDS%", seconds))
+    _write_text(root / "etc/vmrestorekit/client", f"{spec.first_use or spec.exercise}\n")
+    for name, text in _units(spec).items():
+        _write_text(root / f"etc/systemd/system/vmrestorekit-{name}.service", text)
 
 
-def _install_grub(root: Path, log: Path) -> None:
+def _file_system_table(spec: GuestSpec) -> list[str]:
+    lines = []
+    for placed in place_volumes(spec):
+        kind, mount = placed.volume.file_system, placed.volume.mount
+        if kind == "swap":
+            lines.append(f"{placed.device} none swap sw 0 0")
+            continue
+        options = "errors=remount-ro" if mount == "/" and kind == "ext4" else "defaults"
+        check = 0 if kind != "ext4" else 1 if mount == "/" else 2
+        lines.append(f"{placed.device} {mount} {kind} {options} 0 {check}")
+    return sorted(lines, key=lambda line: line.split()[1])
+
+
+def _install_grub(spec: GuestSpec, root: Path, log: Path) -> tuple[bytes, bytes]:
+    """Put GRUB's modules and configuration into the root; return its first sector and its core."""
     kernels = sorted(path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
     if not kernels:
         raise LabError(f"expected a kernel in {root / 'boot'}, found none")
+    own_partition = any(volume.mount == "/boot" for volume in spec.volumes)
+    device = {placed.volume.mount: placed.device for placed in place_volumes(spec)}
+    number = device["/boot" if own_partition else "/"].removeprefix("/dev/vda")
+    folder = "" if own_partition else "/boot"  # as GRUB sees it
     modules = root / "boot/grub/i386-pc"
     shutil.copytree(root / "usr/lib/grub/i386-pc", modules, dirs_exist_ok=True)
     core = "/boot/grub/i386-pc/core.img"
-    command = f"grub-mkimage -O i386-pc -o {core} -p '(hd0,msdos1)/boot/grub' {' '.join(_GRUB_MODULES)}"
-    _in_root(root, command, log)
+    prefix = f"(hd0,msdos{number}){folder}/grub"
+    in_root(root, f"grub-mkimage -O i386-pc -o {core} -p '{prefix}' {' '.join(_GRUB_MODULES)}", log)
     _write_text(
         root / "boot/grub/grub.cfg",
         "set timeout=0\nmenuentry 'Debian GNU/Linux' {\n"
-        f"  linux /boot/vmlinuz-{kernels[-1]} root=/dev/vda1 ro console=ttyS0\n"
-        f"  initrd /boot/initrd.img-{kernels[-1]}\n}}\n",
+        f"  linux {folder}/vmlinuz-{kernels[-1]} root={device['/']} ro console=ttyS0\n"
+        f"  initrd {folder}/initrd.img-{kernels[-1]}\n}}\n",
     )
-
-
-def _write_disk(spec: GuestSpec, root: Path, image: Path, work_dir: Path, log: Path) -> None:
-    config = work_dir / "mke2fs.conf"
-    _write_text(config, _MKE2FS_CONF)
-    with open(image, "wb") as disk:
-        disk.truncate(spec.size_bytes)
-    # one identity a description: two images of it have the same UUIDs
-    identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{spec.name}.{spec.digest()}")
-    partition = f"start={_PARTITION_START // _SECTOR}, type=83, bootable"
-    table = f"label: dos\nlabel-id: {identity.fields[0]:#x}\n{partition}\n"
-    run(["sfdisk", "--quiet", image], text_in=table, log=log)
-    extended = f"offset={_PARTITION_START},lazy_itable_init=0,lazy_journal_init=0,hash_seed={identity}"
-    blocks = (spec.size_bytes - _PARTITION_START) // 4096
-    run(
-        [
-            "mke2fs",
-            "-q",
-            "-t",
-            "ext4",
-            "-U",
-            str(identity),
-            "-E",
-            extended,
-            "-d",
-            root,
-            image,
-            f"{blocks * 4}k",
-        ],
-        log=log,
-        environment=os.environ | {"MKE2FS_CONFIG": str(config)},
-    )
-    core = (root / "boot/grub/i386-pc/core.img").read_bytes()
-    if len(core) > _PARTITION_START - _SECTOR:
-        raise LabError(f"expected GRUB's core to fit in front of the partition, got {len(core)} bytes")
-    with open(image, "r+b") as disk:
-        # the rest of the first sector is the partition table
-        disk.write((root / "usr/lib/grub/i386-pc/boot.img").read_bytes()[:440])
-        disk.seek(_SECTOR)
-        disk.write(core)
-        disk.flush()
-        os.fsync(disk.fileno())
+    return (root / "usr/lib/grub/i386-pc/boot.img").read_bytes(), (root / core.lstrip("/")).read_bytes()
 
 
 def _description(spec: GuestSpec, root: Path) -> dict[str, object]:
@@ -250,12 +321,25 @@ def _description(spec: GuestSpec, root: Path) -> dict[str, object]:
     kernel = max(path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
     lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
     release = dict(line.split("=", 1) for line in lines if "=" in line)
-    return dataclasses.asdict(spec) | {
-        "system": f"{release['ID'].title()} {release['VERSION_ID'].strip(chr(34))}",
-        "spec_digest": spec.digest(),
-        "kernel": kernel,
-        "installed": dict(line.split(" ", 1) for line in status.splitlines()),
-    }
+    return (
+        dataclasses.asdict(spec)
+        | _about(spec)
+        | {
+            "system": f"{release['ID'].title()} {release['VERSION_ID'].strip(chr(34))}",
+            "kernel": kernel,
+            "installed": dict(line.split(" ", 1) for line in status.splitlines()),
+        }
+    )
+
+
+def _about(spec: GuestSpec) -> dict[str, object]:
+    """Return what follows from a description and is worth saying of an image."""
+    file_systems = [f"{volume.mount} {_described(volume)}" for volume in spec.volumes]
+    return {"spec_digest": spec.digest(), "lineage": spec.lineage, "file_systems": file_systems}
+
+
+def _described(volume: Volume) -> str:
+    return f"{volume.file_system} on LVM" if volume.group else volume.file_system
 
 
 def _write_text(path: Path, text: str, mode: int = 0o644) -> None:

@@ -52,8 +52,15 @@ class Guest:
         """Let the virtual processors run."""
         await self._qmp.execute("cont")
 
-    async def wait_for(self, line: str, timeout_s: float) -> None:
+    async def wait_for(self, line: str, timeout_s: float, *, failing: str = "") -> None:
         """Return when ``line`` appears on the serial console; the next call searches what comes after it.
+
+        Parameters
+        ----------
+        line : str
+        timeout_s : float
+        failing : str
+            The line that says, should it come first, that the other will not.
 
         Raises
         ------
@@ -64,6 +71,11 @@ class Guest:
         try:
             async with asyncio.timeout(timeout_s), self._news:
                 while (at := self._console.find(wanted, self._searched)) < 0:
+                    failed = self._console.find(failing.encode(), self._searched) if failing else -1
+                    if failed >= 0:
+                        said = self._console[self._searched : failed].decode(errors="replace").split("\n")
+                        lines = [each.strip() for each in said if each.strip()] or ["nothing"]
+                        raise LabError(f"the guest printed {failing!r} instead of {line!r}: {lines[-1]}")
                     if self._ended:
                         raise LabError(f"the guest ended before it printed {line!r}; {self._last_line()}")
                     await self._news.wait()
@@ -82,6 +94,10 @@ class Guest:
         """
         await self._qmp.execute("system_powerdown")
         await self.wait_for_end(timeout_s)
+
+    def lose_power(self) -> None:
+        """End the machine at this instant; what its system has not written is lost."""
+        self._process.kill()
 
     async def wait_for_end(self, timeout_s: float) -> None:
         """Wait until the guest has switched itself off.
@@ -120,26 +136,30 @@ class Guest:
 @contextlib.asynccontextmanager
 async def run_guest(
     nbd_socket: Path,
-    export: str,
+    exports: Sequence[str],
     *,
     accelerator: str,
     console_log: Path,
     processors: int = 2,
     memory_mib: int = 1024,
+    graphics: bool = False,
     extra: Sequence[str] = (),
 ) -> AsyncIterator[Guest]:
-    """Set up a machine whose only disk is an NBD export; it stands still until `Guest.start`.
+    """Set up a machine whose disks are NBD exports; it stands still until `Guest.start`.
 
     Every read that the guest's own page cache does not answer reaches the server: QEMU caches nothing. When
     the context ends, so does the machine.
 
     Parameters
     ----------
-    nbd_socket, export : Path, str
-        The disk.
+    nbd_socket : Path
+    exports : sequence of str
+        The disks; it boots from the first. The name of each is its serial number, too.
     accelerator : {"kvm", "tcg"}
     console_log : Path
         What the guest prints on its serial console.
+    graphics : bool
+        Whether it has a graphics adapter (that nobody looks at).
     extra : sequence of str
         More of QEMU's command line, such as a kernel to boot directly.
     """
@@ -150,21 +170,12 @@ async def run_guest(
     with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder, theirs:
         control = str(Path(folder, "qmp"))
         await qmp.start_server(control)
-        disk = {
-            "driver": "nbd",
-            "node-name": "disk0",
-            "server": {"type": "unix", "path": str(nbd_socket)},
-            "export": export,
-            "cache": {"direct": True, "no-flush": False},
-            "discard": "unmap",
-            "detect-zeroes": "off",
-        }
         command = [
             *(find_program(QEMU) or QEMU, *_ACCELERATORS[accelerator]),
             *("-smp", str(processors), "-m", str(memory_mib), "-nodefaults", "-no-user-config"),
             *("-display", "none", "-no-reboot", "-S"),
-            *("-blockdev", json.dumps(disk)),
-            *("-device", "virtio-blk-pci,drive=disk0,bootindex=1"),
+            *_disk_options(nbd_socket, exports),
+            *(("-device", "VGA") if graphics else ()),
             *("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console"),
             *("-chardev", f"socket,id=control,path={control}", "-mon", "chardev=control,mode=control"),
             *extra,
@@ -193,6 +204,23 @@ async def run_guest(
             with contextlib.suppress(QMPError, ConnectionError, EOFError):
                 await qmp.disconnect()
             await _end(process)
+
+
+def _disk_options(nbd_socket: Path, exports: Sequence[str]) -> list[str]:
+    options = []
+    for number, export in enumerate(exports):
+        disk = {
+            "driver": "nbd",
+            "node-name": f"disk{number}",
+            "server": {"type": "unix", "path": str(nbd_socket)},
+            "export": export,
+            "cache": {"direct": True, "no-flush": False},
+            "discard": "unmap",
+            "detect-zeroes": "off",
+        }
+        device = f"virtio-blk-pci,drive=disk{number},bootindex={number + 1},serial={export}"
+        options += ["-blockdev", json.dumps(disk), "-device", device]
+    return options
 
 
 async def _connect(process: asyncio.subprocess.Process, qmp: QMPClient, complaints: Path) -> None:

@@ -1,63 +1,85 @@
-"""Record boots of a guest one after the other, each with the state of the disk before it, into a corpus."""
+"""Record boots of a guest one after the other, each with the state of its disks before it, into a corpus."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import dataclasses
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import vmrestorekit
-from vmrestorekit.lab.guest import BOOT_DONE_LINE, describe_image
+from vmrestorekit.lab.change import pack_change
+from vmrestorekit.lab.disks import disk_paths
+from vmrestorekit.lab.guest import (
+    BOOT_DONE_LINE,
+    CHANGE_DONE_LINE,
+    CHANGE_SERIAL,
+    FAILED_LINE,
+    USE_BEGINS_LINE,
+    USE_DONE_LINE,
+    describe_image,
+)
+from vmrestorekit.lab.history import DiskStates, Step, steps_of
 from vmrestorekit.lab.nbd import Backend, serve
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.qemu import Guest, qemu_version, run_guest
 from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.lab.spec import Change
 from vmrestorekit.traces.schema import ReadTrace
 
-__all__ = ["BOOT_DONE_MARK", "choose_accelerator", "record_boot", "record_boots"]
+__all__ = ["BOOT_DONE_MARK", "choose_accelerator", "record_boot", "record_boots", "states_before"]
 
 BOOT_DONE_MARK = "boot_done_ns"
+SERVICE_MARKS = ("service_start_ns", "service_end_ns")
 _KERNEL_LINE = "Linux version"  # the first line a Linux kernel prints
 _SIGNATURE_AT, _SIGNATURE = 510, b"\x55\xaa"  # without it no BIOS boots from a disk
+_AFTER_SERVICE_S = 2.0
+_CHANGE_TIMEOUT_S = 3600.0
 
 
 def record_boots(
     image: Path,
-    count: int,
+    count: int | None,
     out_dir: Path,
     *,
     accelerator: str | None = None,
     work_dir: Path | None = None,
     after_boot_s: float = 10.0,
     timeout_s: float = 900.0,
+    keep_states: bool = False,
     report: Report | None = None,
 ) -> list[str]:
-    """Record boots ``boot-1`` to ``boot-<count>``; each starts from the disk as the one before left it.
+    """Record boots ``boot-1``, ``boot-2`` …; each starts from the disks as the one before left them.
 
     A boot that is in the corpus already is kept, so that an interrupted recording can be taken up again.
 
     Parameters
     ----------
     image : Path
-        A raw disk image, never written. What `build_image` left beside it names and describes the machine.
-    count : int
+        A raw disk image, never written. What `build_image` left beside it names and describes the machine and
+        its history, and further disks are beside it, too.
+    count : int or None
+        So many boots, each after a clean shutdown of the one before; None = as the history says, and two
+        boots of an image without one.
     out_dir : Path
         The corpus, created if needed.
     accelerator : {"kvm", "tcg"}, optional
         Without it, `choose_accelerator` decides.
     work_dir : Path, optional
-        For the writes of each boot, the disk before it and the console; default ``<image>.boots``.
+        For the writes of each boot, the disks before it and the console; default ``<image>.boots``.
     after_boot_s : float
-        The trace goes on for so many seconds after the end of the boot. What the guest writes later, while it
-        shuts down, belongs to the next state and not to the trace.
+        The trace goes on for so many seconds after the end of the boot, and until a client that comes has
+        gone. What the guest writes later, while it shuts down, belongs to the next state, not to the trace.
     timeout_s : float
-        Time limit for the boot, and for shutting down.
+        Time limit for the boot, for the client, and for shutting down.
+    keep_states : bool
+        Whether the images of the disks before each boot are kept in the end; they can be made anew.
     report : Report, optional
         Is told what happens.
 
@@ -69,61 +91,180 @@ def record_boots(
     Raises
     ------
     LabError
-        If QEMU is missing, the guest does not boot in time or does not shut down, the image has no boot
-        sector, or it has changed since its first boot was recorded.
+        If QEMU is missing, the guest does not boot in time or does not shut down, a client or a change
+        fails, the image has no boot sector, or it has changed since its first boot was recorded.
     ManifestError
         If the image is no raw disk image.
     """
-    if count < 1:
+    if count is not None and count < 1:
         raise ValueError(f"expected at least one boot to record, got {count}")
     if accelerator not in (None, "kvm", "tcg"):
         raise ValueError(f"expected the accelerator kvm or tcg, got {accelerator!r}")
     report = report or Report()
     work_dir = work_dir or image.with_name(image.name + ".boots")
-    description = describe_image(image)
-    vm = str(description["name"])
-    there = _boots_there(out_dir, vm)
+    machine = _Recording.of(image, count, work_dir)
+    there = _boots_there(out_dir, machine.name)
     added: list[str] = []
-    for number in range(1, count + 1):
-        boot = f"boot-{number}"
-        if boot in there:
-            report.say(f"{vm} {boot}: is in {out_dir} already, kept")
+    for step in machine.steps:
+        if step.boot in there:
+            report.say(f"{machine.name} {step.boot}: is in {out_dir} already, kept")
             continue
-        state = _state_before(image, number, work_dir, report)
-        stored = work_dir / f"{boot}.trace.parquet"
+        _expect_recordable(machine, step)
+        stored = work_dir / f"{step.boot}.trace.parquet"
         if stored.exists():
-            report.say(f"{vm} {boot}: was recorded already, kept")
+            report.say(f"{machine.name} {step.boot}: was recorded already, kept")
         else:
-            accelerator = accelerator or choose_accelerator(state, work_dir, report)
-            _forget_attempt(work_dir, number)
-            with Overlay(state, work_dir / f"{boot}.writes") as disk:
+            accelerator = accelerator or choose_accelerator(image, work_dir, report)
+            _make_change_before(machine, step, accelerator, timeout_s, report)
+            report.now(f"{machine.name} {step.boot}: making the disks before it")
+            before = machine.states.before_boot(step.number)
+            with machine.states.overlays(before, step.boot) as disks:
                 booting = record_boot(
-                    *(disk, vm, boot),
+                    *(disks, machine.name, step.boot),
                     accelerator=accelerator,
-                    console_log=work_dir / f"{boot}.console.log",
-                    versions=_versions(description),
+                    console_log=work_dir / f"{step.boot}.console.log",
+                    versions=_versions(machine.description),
+                    step=step,
+                    has_client=machine.has_client,
+                    graphics=bool(machine.description.get("graphics")),
                     after_boot_s=after_boot_s,
                     timeout_s=timeout_s,
                     report=report,
                 )
-                trace = asyncio.run(booting)
-                disk.save()
+                with _real_time():
+                    trace = asyncio.run(booting)
+                for disk in disks:
+                    disk.save()
             # the trace goes last: where it is, the boot is recorded whole
             trace.save(stored)
-        _add(stored, state, out_dir, description, report)
-        added.append(boot)
+        _add(stored, machine.states.before_boot(step.number), out_dir, machine.description, report)
+        added.append(step.boot)
+    if not keep_states:
+        machine.states.discard_states()
     return added
 
 
-def _add(stored: Path, state: Path, out_dir: Path, description: Mapping[str, object], report: Report) -> None:
-    """Add a recorded boot to the corpus, with a manifest of the disk before it."""
+@dataclasses.dataclass(frozen=True)
+class _Recording:
+    """What is to be recorded, and of what."""
+
+    name: str
+    image: Path
+    description: Mapping[str, Any]
+    steps: Sequence[Step]
+    changes: Mapping[int, Change]  # by the number of the boot they come before
+    states: DiskStates
+
+    @classmethod
+    def of(cls, image: Path, count: int | None, work_dir: Path) -> _Recording:
+        description: Mapping[str, Any] = describe_image(image)
+        history = ["build", *["shutdown"] * ((count or 2) - 1)]
+        if count is None:
+            history = list(description.get("history", history))
+        steps = steps_of(history)
+        changed = [step.number for step in steps if step.follows == "change" and not step.repeats]
+        changes = [
+            Change(each["suite"], tuple(each["packages"]), tuple(each["script"]))
+            for each in description.get("changes", ())
+        ]
+        disks = 1 + len(description.get("data_disks_bytes", ()))
+        states = DiskStates(image, disks, work_dir, changed)
+        return cls(
+            str(description["name"]),
+            image,
+            description,
+            steps,
+            dict(zip(changed, changes, strict=False)),
+            states,
+        )
+
+    @property
+    def has_client(self) -> bool:
+        return bool(self.description.get("first_use") or self.description.get("exercise"))
+
+
+def states_before(image: Path, boots: int, work_dir: Path | None = None) -> list[Path]:
+    """Return the first disk as it was before each of so many recorded boots; errors as of `record_boots`."""
+    work_dir = work_dir or image.with_name(image.name + ".boots")
+    described = describe_image(image).get("history")
+    states = _Recording.of(image, None if described else boots, work_dir).states
+    return [states.before_boot(number)[0] for number in range(1, boots + 1)]
+
+
+def _make_change_before(
+    machine: _Recording, step: Step, accelerator: str, timeout_s: float, report: Report
+) -> None:
+    """Boot the machine and let it carry out the change that comes before this boot, unless it has."""
+    change, writes = machine.changes.get(step.number), f"change-{step.number}"
+    if change is None or machine.states.has(writes):
+        return
+    before = machine.states.before_change(step.number)
+    work_dir = machine.states.work_dir
+    log = work_dir / f"{writes}.log"
+    report.now(f"{machine.name}: fetching what is to change before {step.boot}")
+    archive = pack_change(change, str(machine.description["release"]), before, work_dir, log)
+    try:
+        with (
+            machine.states.overlays(before, writes) as disks,
+            Overlay(archive, work_dir / "change.writes") as changing,
+        ):
+            console = work_dir / f"{writes}.console.log"
+            asyncio.run(_change(disks, changing, accelerator, console, timeout_s, report, machine.name))
+            for disk in disks:
+                disk.save()
+    finally:
+        for leftover in (archive, work_dir / "change.writes"):
+            leftover.unlink(missing_ok=True)
+    report.say(f"{machine.name}: changed before {step.boot}")
+
+
+async def _change(
+    disks: Sequence[Overlay],
+    archive: Overlay,
+    accelerator: str,
+    console: Path,
+    timeout_s: float,
+    report: Report,
+    name: str,
+) -> None:
+    exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(disks)}
+    async with _machine(exports | {CHANGE_SERIAL: archive}, accelerator, console) as guest:
+        report.now(f"{name}: booting, to be changed")
+        await guest.start()
+        await guest.wait_for(BOOT_DONE_LINE, timeout_s)
+        report.now(f"{name}: being changed (minutes)")
+        await guest.wait_for(CHANGE_DONE_LINE, _CHANGE_TIMEOUT_S, failing=FAILED_LINE)
+        await guest.shut_down(timeout_s)
+
+
+@contextlib.contextmanager
+def _real_time() -> Iterator[None]:
+    """Let this process, and the emulator it starts, run before everything else where that is permitted.
+
+    The pauses between requests are part of a trace; other programs must not make them longer.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except (OSError, AttributeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _add(
+    stored: Path, states: Sequence[Path], out_dir: Path, description: Mapping[str, Any], report: Report
+) -> None:
+    """Add a recorded boot to the corpus, with a manifest of each disk before it."""
     from vmrestorekit.backup.manifest import build_manifest
     from vmrestorekit.traces.recording import add_boot
 
     trace = ReadTrace.load(stored)
     about = trace.metadata
-    report.now(f"{about.vm} {about.boot}: describing the disk before the boot")
-    add_boot(out_dir, trace, [build_manifest(state)], _described(description))
+    report.now(f"{about.vm} {about.boot}: describing the disks before the boot")
+    add_boot(out_dir, trace, [build_manifest(state) for state in states], _described(description))
     seconds = about.marks[BOOT_DONE_MARK] / 1e9
     report.say(
         f"{about.vm} {about.boot}: {trace.frame.height} requests, {seconds:.1f} s under {about.accelerator}"
@@ -131,33 +272,58 @@ def _add(stored: Path, state: Path, out_dir: Path, description: Mapping[str, obj
 
 
 async def record_boot(
-    disk: Overlay,
+    disks: Sequence[Overlay],
     vm: str,
     boot: str,
     *,
     accelerator: str,
     console_log: Path,
     versions: Mapping[str, str],
+    step: Step | None = None,
+    has_client: bool = False,
+    graphics: bool = False,
     boot_done_line: str = BOOT_DONE_LINE,
     after_boot_s: float = 10.0,
     timeout_s: float = 900.0,
     extra: Sequence[str] = (),
     report: Report | None = None,
 ) -> ReadTrace:
-    """Boot a machine from ``disk`` once, record it and shut it down; parameters as of `record_boots`."""
+    """Boot a machine from its disks once, record it and end it as the step says; see `record_boots`.
+
+    Parameters
+    ----------
+    has_client : bool
+        Whether a client comes after the boot; its beginning and end are marked, and waited for.
+    """
     report = report or Report()
-    recorder = Recorder(disk)
-    async with _machine(recorder, vm, accelerator, console_log, extra) as guest:
+    step = step or Step(boot, 1, "")
+    recorder = Recorder(*disks)
+    exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(recorder.disks)}
+    async with _machine(exports, accelerator, console_log, graphics, extra) as guest:
         async with _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report):
             recorder.start()
             await guest.start()
             await guest.wait_for(boot_done_line, timeout_s)
-            boot_done_ns = recorder.mark(BOOT_DONE_MARK)
-            await asyncio.sleep(after_boot_s)
-        report.now(f"{vm} {boot}: shutting down")
-        await guest.shut_down(timeout_s)
-    end_ns = boot_done_ns + round(after_boot_s * 1e9)
-    return recorder.trace(vm, boot, accelerator=accelerator, versions=versions, end_ns=end_ns)
+            end_ns = recorder.mark(BOOT_DONE_MARK) + round(after_boot_s * 1e9)
+        if has_client:
+            async with _told_every_second(f"{vm} {boot}: a client", recorder, report):
+                for line, mark in zip((USE_BEGINS_LINE, USE_DONE_LINE), SERVICE_MARKS, strict=True):
+                    await guest.wait_for(line, timeout_s, failing=FAILED_LINE)
+                    end_ns = max(end_ns, recorder.mark(mark) + round(_AFTER_SERVICE_S * 1e9))
+        await asyncio.sleep(max(0, (end_ns - recorder.now()) / 1e9))
+        if step.ends == "crash":
+            guest.lose_power()
+        else:
+            report.now(f"{vm} {boot}: shutting down")
+            await guest.shut_down(timeout_s)
+    return recorder.trace(
+        *(vm, boot),
+        accelerator=accelerator,
+        versions=versions,
+        end_ns=end_ns,
+        follows=step.follows,
+        repeats=step.repeats,
+    )
 
 
 def choose_accelerator(image: Path, work_dir: Path, report: Report, timeout_s: float = 30.0) -> str:
@@ -183,7 +349,7 @@ async def _boots_under_kvm(image: Path, work_dir: Path, timeout_s: float) -> Non
     writes = work_dir / "kvm-probe.writes"
     try:
         with Overlay(image, writes) as disk:
-            async with _machine(disk, "probe", "kvm", work_dir / "kvm-probe.console.log") as guest:
+            async with _machine({"probe": disk}, "kvm", work_dir / "kvm-probe.console.log") as guest:
                 await guest.start()
                 await guest.wait_for(_KERNEL_LINE, timeout_s)
     finally:
@@ -192,14 +358,24 @@ async def _boots_under_kvm(image: Path, work_dir: Path, timeout_s: float) -> Non
 
 @contextlib.asynccontextmanager
 async def _machine(
-    disk: Backend, name: str, accelerator: str, console_log: Path, extra: Sequence[str] = ()
+    exports: Mapping[str, Backend],
+    accelerator: str,
+    console_log: Path,
+    graphics: bool = False,
+    extra: Sequence[str] = (),
 ) -> AsyncIterator[Guest]:
-    """Serve the disk and set up a machine on it."""
+    """Serve the disks and set up a machine on them."""
     with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder:
         path = Path(folder, "nbd")
         async with (
-            serve(path, {name: disk}),
-            run_guest(path, name, accelerator=accelerator, console_log=console_log, extra=extra) as guest,
+            serve(path, exports),
+            run_guest(
+                *(path, list(exports)),
+                accelerator=accelerator,
+                console_log=console_log,
+                graphics=graphics,
+                extra=extra,
+            ) as guest,
         ):
             yield guest
 
@@ -220,27 +396,14 @@ async def _told_every_second(what: str, recorder: Recorder, report: Report) -> A
         telling.cancel()
 
 
-def _state_before(image: Path, number: int, work_dir: Path, report: Report) -> Path:
-    """Return the image of the disk as it is before this boot, making it from the boot before if needed."""
-    if not image.is_file():
-        raise FileNotFoundError(f"expected a disk image at {image}, found no file")
-    _expect_bootable(image)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    _expect_same_image(image, work_dir / "image.json", first=number == 1)
-    if number == 1:
-        return image
-    state = work_dir / f"before-boot-{number}.img"
-    if not state.exists():
-        writes = work_dir / f"boot-{number - 1}.writes"
-        if not writes.exists():
-            raise LabError(
-                f"boot-{number} has to start from the writes of boot-{number - 1}, and there are none at "
-                f"{writes}: record into an empty corpus, from the first boot on"
-            )
-        report.now(f"{image.name}: making the disk before boot-{number}")
-        with Overlay(_state_before(image, number - 1, work_dir, report), writes) as disk:
-            disk.apply(state)
-    return state
+def _expect_recordable(machine: _Recording, step: Step) -> None:
+    """Refuse now what an emulator would wait for in vain, or what does not follow from the boots before."""
+    for disk in disk_paths(machine.image, 1 + len(machine.description.get("data_disks_bytes", ()))):
+        if not disk.is_file():
+            raise FileNotFoundError(f"expected a disk image at {disk}, found no file")
+    _expect_bootable(machine.image)
+    machine.states.work_dir.mkdir(parents=True, exist_ok=True)
+    machine.states.expect_same_image(first=step.number == 1 and not step.repeats)
 
 
 def _expect_bootable(image: Path) -> None:
@@ -263,23 +426,6 @@ def _expect_bootable(image: Path) -> None:
         )
 
 
-def _expect_same_image(image: Path, note: Path, *, first: bool) -> None:
-    about = json.dumps({"size": image.stat().st_size, "modified_ns": image.stat().st_mtime_ns})
-    if note.exists() and note.read_text() == about:
-        return
-    if not first:
-        raise LabError(f"{image} has changed since its first boot was recorded: record into an empty corpus")
-    for stale in note.parent.glob("*boot-*"):
-        stale.unlink()
-    note.write_text(about)
-
-
-def _forget_attempt(work_dir: Path, number: int) -> None:
-    """Remove the writes of a boot whose recording was interrupted."""
-    for leftover in (f"boot-{number}.writes", f"boot-{number}.writes.state", f"before-boot-{number + 1}.img"):
-        (work_dir / leftover).unlink(missing_ok=True)
-
-
 def _boots_there(out_dir: Path, vm: str) -> set[str]:
     from vmrestorekit.traces.corpus import load_corpus
 
@@ -287,16 +433,19 @@ def _boots_there(out_dir: Path, vm: str) -> set[str]:
         corpus = load_corpus(out_dir)
     except FileNotFoundError:
         return set()
-    return {boot.boot for boot in corpus[vm].boots} if vm in corpus else set()
+    return {boot.boot for boot in corpus[vm].recordings} if vm in corpus else set()
 
 
-def _versions(description: Mapping[str, object]) -> dict[str, str]:
+def _versions(description: Mapping[str, Any]) -> dict[str, str]:
     versions = {"qemu": qemu_version(), "vmrestorekit": vmrestorekit.__version__}
     return versions | ({"kernel": str(description["kernel"])} if "kernel" in description else {})
 
 
-def _described(description: Mapping[str, object]) -> dict[str, object]:
+def _described(description: Mapping[str, Any]) -> dict[str, object]:
     """Return what the corpus says about the machine: its description, without what is long or a table."""
-    kept = ("roles", "packages", "services", "first_use", "kernel", "spec_digest")
+    kept = (
+        *("lineage", "roles", "packages", "services", "first_use", "exercise"),
+        *("kernel", "file_systems", "spec_digest"),
+    )
     described = {key: description[key] for key in kept if key in description}
     return {"release": str(description.get("system", "")), "built_by": "vmrestorekit lab build", **described}
