@@ -6,12 +6,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from lab_helpers import need
 
 from vmrestorekit.backup import load_layouts
+from vmrestorekit.backup.copy_layout import LAYOUTS_FILE
+from vmrestorekit.backup.manifest import build_manifest
 from vmrestorekit.lab.chain import back_up_chain
 from vmrestorekit.lab.programs import LabError, find_program, run
+from vmrestorekit.traces.corpus import add_boot
+from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata
 
 MIB = 1 << 20
 
@@ -34,8 +39,19 @@ def recorded(tmp_path: Path) -> Path:
         note.write_bytes(random.bytes(300_000))
         run([find_program("debugfs"), "-w", "-R", f"write {note} note-{boot}", after])
         before = after
-    (tmp_path / "corpus" / "small").mkdir(parents=True)
+    record_pretended_boots(image, boots, tmp_path / "corpus")
     return image
+
+
+def record_pretended_boots(image: Path, boots: Path, corpus: Path) -> None:
+    """Add three boots without a request, and what `record_boots` leaves of the two before the last."""
+    for number in (1, 2, 3):
+        metadata = TraceMetadata(
+            "small", f"boot-{number}", (24 * MIB,), {"boot_done_ns": 1}, "none", "none", {}
+        )
+        trace = ReadTrace(pl.DataFrame(schema=TRACE_SCHEMA), metadata)
+        state = image if number == 1 else boots / f"before-boot-{number}.img"
+        add_boot(corpus, trace, [build_manifest(state)], {})
 
 
 def test_the_layouts_of_a_chain(recorded: Path, tmp_path: Path) -> None:
@@ -59,7 +75,7 @@ def test_a_file_system_that_is_not_clean_stops_it(recorded: Path, tmp_path: Path
     run([find_program("debugfs"), "-w", "-R", "clri note-3", last])
     with pytest.raises(LabError, match="e2fsck"):
         back_up_chain(recorded, tmp_path / "corpus")
-    assert list((tmp_path / "corpus" / "small").iterdir()) == []
+    assert not (tmp_path / "corpus" / "small" / LAYOUTS_FILE).exists()
     assert not (tmp_path / "small.img.boots" / "stores").exists()
 
 

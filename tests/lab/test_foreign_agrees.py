@@ -31,7 +31,7 @@ def test_nbdkit_s_log_and_our_recorder_tell_the_same_requests(tmp_path: Path) ->
     need("nbdkit", "qemu-io")
     recorder = Recorder(MemoryDisk(bytes(SIZE)))
     log = tmp_path / "nbdkit.log"
-    with serving({"disk": recorder}) as path:
+    with serving({"disk": recorder.disks[0]}) as path:
         recorder.start()
         # nbdkit runs the command that follows --run and ends with it; $uri is its own address
         run = 'exec qemu-io -t writeback -f raw -d unmap "$@" "$uri"'

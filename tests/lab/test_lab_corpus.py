@@ -12,11 +12,23 @@ from typer.testing import CliRunner
 from vmrestorekit.backup.copy_layout import LAYOUTS_FILE
 from vmrestorekit.cli import app
 from vmrestorekit.lab import corpus as lab_corpus
+from vmrestorekit.lab.history import steps_of
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.spec import GuestSpec
 from vmrestorekit.traces.corpus import Boot, add_boot, load_corpus
 
-SPEC = 'name = "{}"\nrelease = "bookworm"\nsize = "1 GiB"\nroles = ["{}"]\n'
+SPEC = """name = "{}"
+release = "bookworm"
+size = "1 GiB"
+roles = ["{}"]
+history = ["build", "shutdown"]
+"""
+CLONE = """name = "{}"
+base = "{}"
+history = ["change"]
+[[changes]]
+script = ["true"]
+"""
 
 
 class Lab:
@@ -27,16 +39,24 @@ class Lab:
 
     def build_image(self, spec: GuestSpec, image: Path, work_dir: Path, report: object) -> None:
         self.built.append(spec.name)
+        self.describe(spec, image)
+
+    def clone_image(self, spec: GuestSpec, golden: Path, image: Path, report: object) -> None:
+        assert golden.exists()
+        self.built.append(f"{spec.name} from {golden.stem}")
+        self.describe(spec, image)
+
+    def describe(self, spec: GuestSpec, image: Path) -> None:
         image.parent.mkdir(exist_ok=True)
         image.touch()
-        about = {"name": spec.name, "spec_digest": spec.digest()}
+        about = {"name": spec.name, "spec_digest": spec.digest(), "history": spec.history}
         image.with_name(image.name + ".json").write_text(json.dumps(about))
 
-    def record_boots(self, image: Path, count: int, out: Path, **_: object) -> list[str]:
+    def record_boots(self, image: Path, count: None, out: Path, **_: object) -> list[str]:
         about = json.loads(image.with_name(image.name + ".json").read_text())
         name = about["name"]
-        there = load_corpus(out)[name].boots if (out / name).exists() else ()
-        lacking = [f"boot-{number}" for number in range(len(there) + 1, count + 1)]
+        there = load_corpus(out)[name].recordings if (out / name).exists() else ()
+        lacking = [step.boot for step in steps_of(about["history"])][len(there) :]
         for boot in lacking:
             if f"{name} {boot}" in self.cannot_boot:
                 raise LabError(f"{name}: the guest does not boot")
@@ -49,6 +69,7 @@ class Lab:
 def lab(make_tiny_boot: Callable[[str, str], Boot], monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab(make_tiny_boot)
     monkeypatch.setattr(lab_corpus, "build_image", lab.build_image)
+    monkeypatch.setattr(lab_corpus, "clone_image", lab.clone_image)
     monkeypatch.setattr(lab_corpus, "record_boots", lab.record_boots)
     return lab
 
@@ -65,7 +86,7 @@ def specs(tmp_path: Path) -> Path:
 def run(specs: Path, *more: str) -> tuple[int, list[dict[str, str]]]:
     folder = specs.parent
     words = ["lab", "corpus", str(specs), "-o", str(folder / "corpus"), "--work", str(folder / "work")]
-    done = CliRunner().invoke(app, [*words, "-n", "2", "--json", *more], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*words, "--json", *more], catch_exceptions=False)
     return done.exit_code, json.loads(done.stdout)
 
 
@@ -107,7 +128,7 @@ def test_a_description_that_changed_is_not_mixed_with_what_was_recorded(lab: Lab
     assert all(row["problem"] == "" for row in rows[:-1])
 
 
-def test_the_chain_is_made_again_when_boots_are_added(
+def test_the_chain_is_made_of_those_that_are_named_and_once(
     lab: Lab, specs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chains: list[str] = []
@@ -117,9 +138,34 @@ def test_the_chain_is_made_again_when_boots_are_added(
         (corpus / image.stem / LAYOUTS_FILE).touch()
 
     monkeypatch.setattr(lab_corpus, "back_up_chain", back_up)
-    for boots, made in (("2", 3), ("2", 3), ("3", 6)):
-        assert run(specs, "--chain", "-n", boots)[0] == 0
-        assert len(chains) == made
+    for _ in range(2):
+        assert run(specs, "--chain", "web", "--chain", "mail")[0] == 0
+        assert chains == ["mail", "web"]
+
+
+def test_a_clone_comes_after_its_golden_image_which_stays_so_long(lab: Lab, specs: Path) -> None:
+    (specs / "a-clone.toml").write_text(CLONE.format("a-clone", "web"))
+    (specs / "b-clone.toml").write_text(CLONE.format("b-clone", "web"))
+    code, rows = run(specs)
+    assert code == 0
+    assert [row["guest"] for row in rows] == ["files", "mail", "web", "a-clone", "b-clone"]
+    assert lab.built == ["files", "mail", "web", "a-clone from web", "b-clone from web"]
+    assert not list((specs.parent / "work").glob("*.img*"))
+
+
+def test_images_are_kept_on_demand(lab: Lab, specs: Path) -> None:
+    run(specs, "--keep")
+    assert {path.name for path in (specs.parent / "work").glob("*.img")} == {
+        "files.img",
+        "mail.img",
+        "web.img",
+    }
+
+
+def test_the_image_of_one_that_failed_is_kept(lab: Lab, specs: Path) -> None:
+    lab.cannot_boot.add("mail boot-2")
+    run(specs)
+    assert [path.name for path in (specs.parent / "work").glob("*.img")] == ["mail.img"]
 
 
 def test_a_folder_without_descriptions(tmp_path: Path) -> None:

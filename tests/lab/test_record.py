@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ from typer.testing import CliRunner
 from vmrestorekit.cli import app
 from vmrestorekit.lab import programs, record
 from vmrestorekit.lab.guest import build_image
+from vmrestorekit.lab.history import Step
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError, run
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.qemu import run_guest
-from vmrestorekit.lab.record import record_boots
+from vmrestorekit.lab.record import record_boots, states_before
 from vmrestorekit.lab.recorder import Recorder
 from vmrestorekit.lab.spec import GuestSpec
 from vmrestorekit.traces.checks import find_problems
@@ -49,28 +52,35 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def booted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Instead of QEMU, a guest that reads a byte, adds one and writes it back."""
+    """Instead of QEMU, a guest that reads a byte of its last disk, adds one and writes it back."""
     names: list[str] = []
 
-    async def pretend(disk: Overlay, vm: str, boot: str, **_: object) -> ReadTrace:
-        names.append(boot)
-        recorder = Recorder(disk)
+    async def pretend(disks: Sequence[Overlay], vm: str, boot: str, *, step: Step, **_: object) -> ReadTrace:
+        names.append(f"{boot}, {step.ends}")
+        recorder = Recorder(*disks)
         recorder.start()
-        count = (await recorder.read(HELLO, 1))[0] + 1
-        await recorder.write(HELLO, bytes([count]))
+        disk = recorder.disks[-1]
+        count = (await disk.read(HELLO, 1))[0] + 1
+        await disk.write(HELLO, bytes([count]))
         if names.count("interrupt"):
             raise Interrupted
         recorder.mark("boot_done_ns")
-        return recorder.trace(vm, boot, accelerator="none", versions={})
+        return recorder.trace(
+            vm, boot, accelerator="none", versions={}, follows=step.follows, repeats=step.repeats
+        )
+
+    async def change(disks: Sequence[Overlay], archive: Overlay, *_: object) -> None:
+        names.append("change")
+        await disks[-1].write(HELLO, bytes([100 + (await disks[-1].read(HELLO, 1))[0]]))
 
     monkeypatch.setattr(record, "record_boot", pretend)
+    monkeypatch.setattr(record, "change_machine", change)
     monkeypatch.setattr(record, "qemu_version", lambda: "10")
     return names
 
 
 def byte_of_state(image: Path, number: int) -> int:
-    state = image if number == 1 else Path(f"{image}.boots", f"before-boot-{number}.img")
-    return state.read_bytes()[HELLO]
+    return states_before(image, number)[-1].read_bytes()[HELLO]
 
 
 def test_each_boot_starts_from_what_the_one_before_left(
@@ -96,7 +106,7 @@ def test_boots_that_are_there_are_kept_and_said_so(
     record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
     capsys.readouterr()
     assert record_boots(image, 2, tmp_path / "corpus", accelerator="tcg", report=Report()) == ["boot-2"]
-    assert booted == ["boot-1", "boot-2"]
+    assert booted == ["boot-1, shutdown", "boot-2, shutdown"]
     assert "small boot-1: is in" in capsys.readouterr().err
 
 
@@ -152,8 +162,10 @@ def test_writes_of_an_earlier_boot_that_are_gone_are_missed(
     image: Path, booted: list[str], tmp_path: Path
 ) -> None:
     record_boots(image, 1, tmp_path / "corpus", accelerator="tcg")
-    Path(f"{image}.boots", "boot-1.writes").unlink()
-    with pytest.raises(LabError, match="boot-2 has to start from the writes of boot-1, and there are none"):
+    Path(f"{image}.boots", "boot-1.writes.state").unlink()
+    with pytest.raises(
+        LabError, match=r"disks before boot-2 have to be made from the writes of boot-1, and there are none"
+    ):
         record_boots(image, 2, tmp_path / "corpus", accelerator="tcg")
 
 
@@ -207,6 +219,70 @@ def test_a_description_that_is_no_json(image: Path, tmp_path: Path) -> None:
         record_boots(image, 1, tmp_path / "corpus")
 
 
+# --- histories ------------------------------------------------------------------------------------
+
+
+def described(image: Path, **more: object) -> None:
+    about = {"name": "small", "release": "bookworm", "data_disks_bytes": []} | more
+    Path(f"{image}.json").write_text(json.dumps(about))
+
+
+def test_a_history_with_a_repetition_a_crash_and_a_change(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    changes = [{"suite": "", "packages": [], "script": ["true"]}]
+    described(image, history=["build", "again", "crash", "change", "shutdown"], changes=changes)
+    added = record_boots(image, None, tmp_path / "corpus", accelerator="tcg")
+    assert added == ["boot-1", "boot-1-again", "boot-2", "boot-3", "boot-4"]
+    assert booted == [
+        *("boot-1, crash", "boot-1-again, shutdown", "boot-2, shutdown"),
+        *("change", "boot-3, shutdown", "boot-4, shutdown"),
+    ]
+    # what the repetition wrote is gone, what the change wrote is there
+    assert [byte_of_state(image, number) for number in (1, 2, 3, 4)] == [0, 1, 102, 103]
+    machine = load_corpus(tmp_path / "corpus")["small"]
+    assert [boot.metadata.follows for boot in machine.boots] == ["build", "crash", "change", "shutdown"]
+    assert [boot.boot for boot in machine.recordings if boot.metadata.repeats] == ["boot-1-again"]
+    assert machine.boot("boot-1-again").manifest.equals(machine.boot("boot-1").manifest)
+    assert not find_problems(tmp_path / "corpus")
+
+
+def test_a_history_that_was_interrupted_goes_on_with_the_change_made_once(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    described(image, history=["change", "shutdown"], changes=[{"suite": "", "packages": [], "script": []}])
+    booted.append("interrupt")
+    with pytest.raises(Interrupted):
+        record_boots(image, None, tmp_path / "corpus", accelerator="tcg")
+    booted.remove("interrupt")
+    record_boots(image, None, tmp_path / "corpus", accelerator="tcg")
+    assert booted.count("change") == 1
+    assert [byte_of_state(image, number) for number in (1, 2)] == [100, 101]
+
+
+def test_a_second_disk_has_a_state_and_a_manifest_of_its_own(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    second = Path(f"{image}.disk1")
+    second.write_bytes(bytes(1 << 20))
+    described(image, data_disks_bytes=[1 << 20], history=["build", "shutdown"])
+    record_boots(image, None, tmp_path / "corpus", accelerator="tcg", keep_states=True)
+    boots = load_corpus(tmp_path / "corpus")["small"].boots
+    assert [boot.disk_bytes for boot in boots] == [(4 << 20, 1 << 20)] * 2
+    assert boots[1].manifests[0].equals(boots[0].manifests[0])
+    assert boots[1].manifests[1].blocks["content"][HELLO // 4096] != 0
+    assert Path(f"{image}.boots", "before-boot-2.img.disk1").read_bytes()[HELLO] == 1
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected a disk image at .*small.img.disk1, found no file"):
+        record_boots(image, None, tmp_path / "other", accelerator="tcg")
+
+
+def test_states_are_made_anew_from_the_writes(image: Path, booted: list[str], tmp_path: Path) -> None:
+    record_boots(image, 3, tmp_path / "corpus", accelerator="tcg")
+    assert not list(Path(f"{image}.boots").glob("before-*"))
+    assert byte_of_state(image, 3) == 2
+
+
 # --- what is missing on this machine --------------------------------------------------------------
 
 
@@ -251,7 +327,7 @@ def boot(tmp_path: Path, line: str, *extra: str, kill: bool = False) -> None:
     async def main(path: Path) -> None:
         log = tmp_path / "console.log"
         async with run_guest(
-            path, "disk", accelerator="tcg", console_log=log, memory_mib=64, extra=extra
+            path, ["disk"], accelerator="tcg", console_log=log, memory_mib=64, extra=extra
         ) as guest:
             await guest.start()
             await guest.wait_for(line, 1.5)

@@ -37,7 +37,7 @@ def test_every_request_of_every_client_is_in_the_trace(tmp_path: Path) -> None:
     recorder.start()
     sent = []
     numbers = random.Random(1)
-    with serving({"disk": recorder}) as path, RawClient(path) as one, RawClient(path) as other:
+    with serving({"disk": recorder.disks[0]}) as path, RawClient(path) as one, RawClient(path) as other:
         one.go("disk")
         other.go("disk", structured=True, status=True)
         for _ in range(300):
@@ -60,7 +60,7 @@ def test_what_the_flags_of_a_request_make_of_it() -> None:
     recorder = Recorder(MemoryDisk(bytes(SIZE)))
     recorder.start()
     forced, no_hole = 1, 2
-    with serving({"disk": recorder}) as path, RawClient(path) as client:
+    with serving({"disk": recorder.disks[0]}) as path, RawClient(path) as client:
         client.go("disk")
         client.ask(WRITE_ZEROES, 0, 4096, flags=no_hole)
         client.ask(WRITE_ZEROES, 0, 4096)
@@ -70,12 +70,12 @@ def test_what_the_flags_of_a_request_make_of_it() -> None:
 
 def test_times_count_from_the_start_and_the_trace_can_be_cut() -> None:
     recorder = Recorder(MemoryDisk(bytes(SIZE)), clock=Clock())
-    asyncio.run(recorder.read(0, 512))  # an emulator looking at the disk before the machine runs
+    asyncio.run(recorder.disks[0].read(0, 512))  # an emulator looking at the disk before the machine runs
     recorder.start()
-    asyncio.run(recorder.read(0, 512))
-    asyncio.run(recorder.read(512, 512))
+    asyncio.run(recorder.disks[0].read(0, 512))
+    asyncio.run(recorder.disks[0].read(512, 512))
     assert recorder.mark("boot_done_ns") == 5000
-    asyncio.run(recorder.read(1024, 512))
+    asyncio.run(recorder.disks[0].read(1024, 512))
     whole = finish(recorder)
     assert whole.frame["issued_ns"].to_list() == [1000, 3000, 6000]
     assert whole.frame["completed_ns"].to_list() == [2000, 4000, 7000]
@@ -94,7 +94,7 @@ class Overtaking(MemoryDisk):
 
 def test_rows_are_in_the_order_of_issue_even_if_requests_overtake() -> None:
     async def both(recorder: Recorder) -> None:
-        await asyncio.gather(recorder.read(0, 512), recorder.read(4096, 512))
+        await asyncio.gather(recorder.disks[0].read(0, 512), recorder.disks[0].read(4096, 512))
 
     recorder = Recorder(Overtaking(bytes(SIZE)))
     recorder.start()
@@ -106,7 +106,7 @@ def test_rows_are_in_the_order_of_issue_even_if_requests_overtake() -> None:
 
 def test_a_request_from_before_the_start_that_ends_after_it_is_not_the_machine_s() -> None:
     async def overlapping(recorder: Recorder) -> None:
-        early = asyncio.create_task(recorder.read(0, 512))
+        early = asyncio.create_task(recorder.disks[0].read(0, 512))
         await asyncio.sleep(0.01)
         recorder.start()
         await early
@@ -118,7 +118,7 @@ def test_a_request_from_before_the_start_that_ends_after_it_is_not_the_machine_s
 
 def test_a_mark_needs_a_start() -> None:
     with pytest.raises(
-        ValueError, match="expected the recorder to be started before the mark 'boot_done_ns'"
+        ValueError, match="expected the recorder to be started before it is asked for the time"
     ):
         Recorder(MemoryDisk(bytes(512))).mark("boot_done_ns")
 
@@ -126,9 +126,36 @@ def test_a_mark_needs_a_start() -> None:
 def test_a_truncated_recording_is_refused(tmp_path: Path) -> None:
     recorder = Recorder(MemoryDisk(bytes(SIZE)))
     recorder.start()
-    asyncio.run(recorder.read(0, 512))
+    asyncio.run(recorder.disks[0].read(0, 512))
     path = tmp_path / "trace.parquet"
     finish(recorder).save(path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(TraceError, match="expected a whole Parquet file"):
         ReadTrace.load(path)
+
+
+def test_several_disks_share_one_clock_and_are_told_apart() -> None:
+    recorder = Recorder(MemoryDisk(bytes(SIZE)), MemoryDisk(bytes(2 * SIZE)), clock=Clock())
+    recorder.start()
+    asyncio.run(recorder.disks[1].read(SIZE, 512))
+    asyncio.run(recorder.disks[0].write(0, b"a" * 512))
+    asyncio.run(recorder.disks[1].zero(4096, 4096, discard=True))
+    asyncio.run(recorder.disks[0].flush())
+    trace = finish(recorder)
+    assert trace.metadata.disk_bytes == (SIZE, 2 * SIZE)
+    assert trace.frame.select("disk", "op", "offset", "length").rows() == [
+        (1, "read", SIZE, 512),
+        (0, "write", 0, 512),
+        (1, "discard", 4096, 4096),
+        (0, "flush", 0, 0),
+    ]
+    assert trace.frame["issued_ns"].is_sorted()
+
+
+def test_what_came_before_and_what_it_repeats_are_kept() -> None:
+    recorder = Recorder(MemoryDisk(bytes(SIZE)))
+    recorder.start()
+    trace = recorder.trace(
+        "vm", "boot-2-again", accelerator="none", versions={}, follows="shutdown", repeats="boot-2"
+    )
+    assert (trace.metadata.follows, trace.metadata.repeats) == ("shutdown", "boot-2")

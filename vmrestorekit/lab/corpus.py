@@ -166,12 +166,10 @@ def _image(spec: GuestSpec, path: Path, work_dir: Path, report: Report) -> Path:
 
 
 def _forget(spec: GuestSpec, to_come: Sequence[Path], work_dir: Path) -> None:
-    """Remove what was needed to record a guest, unless a clone of it is still to come."""
-    coming = {GuestSpec.load(path).lineage for path in to_come if _readable(path)}
-    if spec.lineage in coming:
-        return
-    for pattern in (f"{spec.name}.img*", f"{spec.lineage}.img*"):
-        for path in work_dir.glob(pattern):
+    """Remove what was needed to record a guest; a golden image stays as long as clones of it are to come."""
+    needed = {GuestSpec.load(path).lineage for path in to_come if _readable(path)}
+    for name in {spec.name, spec.lineage} - needed:
+        for path in work_dir.glob(f"{name}.img*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -1,7 +1,6 @@
 """Build a guest's disks from its description: Debian with its packages, unpacked and set up in a directory.
 
-No loop device is needed. Units of ours tell the end of boot on the serial console, let a client come, and
-carry out a change that was sent in on a disk of its own.
+No loop device is needed.
 """
 
 from __future__ import annotations
@@ -18,15 +17,10 @@ from vmrestorekit.lab.placement import place_volumes
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.spec import GuestSpec, Volume
+from vmrestorekit.lab.units import guest_files, guest_units
 
 __all__ = [
     "BASE_PACKAGES",
-    "BOOT_DONE_LINE",
-    "CHANGE_DONE_LINE",
-    "CHANGE_SERIAL",
-    "FAILED_LINE",
-    "USE_BEGINS_LINE",
-    "USE_DONE_LINE",
     "base_root",
     "build_image",
     "clone_image",
@@ -34,13 +28,6 @@ __all__ = [
     "in_root",
 ]
 
-BOOT_DONE_LINE = "vmrestorekit: boot done"
-USE_BEGINS_LINE = "vmrestorekit: use begins"
-USE_DONE_LINE = "vmrestorekit: use done"
-CHANGE_DONE_LINE = "vmrestorekit: change done"
-FAILED_LINE = "vmrestorekit: failed"
-CHANGE_SERIAL = "vmrestorekit-change"  # the longest a virtio disk may have is 20 letters
-EXERCISE_SECONDS = 60
 BASE_PACKAGES = (
     *("systemd-sysv", "initramfs-tools", "udev", "dbus", "ifupdown", "zstd"),
     *("grub-pc-bin", "grub2-common", "openssh-server", "cron", "rsyslog"),
@@ -49,75 +36,6 @@ _KERNELS = {"cloud": "linux-image-cloud-amd64", "full": "linux-image-amd64"}
 _TOOLS = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 _PLAIN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 _GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal", "configfile")
-_CHANGE_DISK = f"/dev/disk/by-id/virtio-{CHANGE_SERIAL}"
-# the shell's own command line must not be what is found on the console, hence the files
-_UNITS = {
-    "boot-done": """[Unit]
-Description=Tell the recorder that the boot is over
-After=%TARGET%
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'cat /etc/vmrestorekit/boot-done > /dev/ttyS0'
-[Install]
-WantedBy=%TARGET%
-""",
-    "use": f"""[Unit]
-Description=A client comes
-After=%TARGET% vmrestorekit-boot-done.service
-ConditionPathExists=!{_CHANGE_DISK}
-[Service]
-Type=oneshot
-TimeoutStartSec=infinity
-ExecStartPre=/bin/sleep 1
-ExecStart=/bin/sh /etc/vmrestorekit/use
-[Install]
-WantedBy=%TARGET%
-""",
-    "change": f"""[Unit]
-Description=Make a change that was sent in
-After=%TARGET% vmrestorekit-boot-done.service
-ConditionPathExists={_CHANGE_DISK}
-[Service]
-Type=oneshot
-TimeoutStartSec=infinity
-ExecStart=/bin/sh /etc/vmrestorekit/change
-[Install]
-WantedBy=%TARGET%
-""",
-}
-_SCRIPTS = {
-    "boot-done": f"\n{BOOT_DONE_LINE}\n",
-    "use-begins": f"\n{USE_BEGINS_LINE}\n",
-    "use-done": f"\n{USE_DONE_LINE}\n",
-    "change-done": f"\n{CHANGE_DONE_LINE}\n",
-    "failed": f"\n{FAILED_LINE}\n",
-    "use": """cd /etc/vmrestorekit
-cat use-begins > /dev/ttyS0
-end=$(( $(date +%s) + %SECONDS% ))
-while
-    if ! sh -e ./client > /dev/null 2> /run/client-failed; then
-        cat /run/client-failed failed > /dev/ttyS0
-        exit 1
-    fi
-    [ $(date +%s) -lt $end ]
-do :; done
-cat use-done > /dev/ttyS0
-""",
-    # the newest kernel is the one to boot
-    "change": f"""cd /etc/vmrestorekit
-folder=/var/tmp/vmrestorekit-change
-mkdir -p $folder
-if ! {{ tar -x -f {_CHANGE_DISK} -C $folder && sh -e $folder/change; }} > /run/change-log 2>&1; then
-    tail -n 5 /run/change-log | cat - failed > /dev/ttyS0
-    exit 1
-fi
-rm -r $folder
-kernel=$(ls /boot | sed -n 's/^vmlinuz-//p' | sort -V | tail -n 1)
-sed -i "s/vmlinuz-[^ ]*/vmlinuz-$kernel/; s/initrd.img-[^ ]*/initrd.img-$kernel/" /boot/grub/grub.cfg
-sync
-cat change-done > /dev/ttyS0
-""",
-}
 # changes with everything above that ends up in a root directory, so that an older one is not used again
 _RECIPE = f"{zlib.crc32(repr((BASE_PACKAGES, _KERNELS, _GRUB_MODULES)).encode()):08x}"
 
@@ -248,16 +166,9 @@ def _install(spec: GuestSpec, root: Path, log: Path, report: Report) -> None:
         in_root(root, f"apt-get -q -y --no-install-recommends install {' '.join(packages)}", log)
     policy.unlink()
     in_root(root, "\n".join(["set -e", *spec.setup]), log)
-    units = [*spec.services, *(f"vmrestorekit-{name}.service" for name in _units(spec))]
+    units = [*spec.services, *(f"{name}.service" for name in guest_units(spec))]
     in_root(root, f"systemctl enable {' '.join(units)}", log)
     in_root(root, "apt-get clean; rm -rf /var/lib/apt/lists/*; systemd-machine-id-setup", log)
-
-
-def _units(spec: GuestSpec) -> dict[str, str]:
-    """Return name and text of our units in this guest."""
-    target = "graphical.target" if spec.graphics else "multi-user.target"
-    wanted = [name for name in _UNITS if name != "use" or spec.first_use or spec.exercise]
-    return {name: _UNITS[name].replace("%TARGET%", target) for name in wanted}
 
 
 def in_root(root: Path, script: str, log: Path) -> None:
@@ -272,12 +183,8 @@ def _configure(spec: GuestSpec, root: Path) -> None:
     _write_text(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {spec.name}\n")
     _write_text(root / "etc/fstab", "".join(f"{line}\n" for line in _file_system_table(spec)))
     _write_text(root / "etc/network/interfaces", "auto lo\niface lo inet loopback\n")
-    seconds = str(EXERCISE_SECONDS if spec.exercise else 0)
-    for name, text in _SCRIPTS.items():
-        _write_text(root / "etc/vmrestorekit" / name, text.replace("%SECONDS%", seconds))
-    _write_text(root / "etc/vmrestorekit/client", f"{spec.first_use or spec.exercise}\n")
-    for name, text in _units(spec).items():
-        _write_text(root / f"etc/systemd/system/vmrestorekit-{name}.service", text)
+    for path, text in guest_files(spec).items():
+        _write_text(root / path, text)
 
 
 def _file_system_table(spec: GuestSpec) -> list[str]:

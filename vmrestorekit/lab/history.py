@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -133,10 +134,11 @@ class DiskStates:
             for leftover in (path, path.with_name(path.name + ".state")):
                 leftover.unlink(missing_ok=True)
         kind, number = writes.split("-")[:2]
-        following = int(number) + (kind == "boot")
-        for name in (f"before-boot-{following}", f"before-change-{following}"):
-            for path in self._states(name):
-                path.unlink(missing_ok=True)
+        made = [f"before-boot-{number}"]
+        if kind == "boot":
+            made = [f"before-boot-{int(number) + 1}", f"before-change-{int(number) + 1}"]
+        for path in itertools.chain.from_iterable(map(self._states, made)):
+            path.unlink(missing_ok=True)
 
     def has(self, writes: str) -> bool:
         """Whether the writes of a boot or a change are there, all of them."""

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import vmrestorekit
 from vmrestorekit.lab.change import pack_change
 from vmrestorekit.lab.disks import disk_paths
-from vmrestorekit.lab.guest import (
-    BOOT_DONE_LINE,
-    CHANGE_DONE_LINE,
-    CHANGE_SERIAL,
-    FAILED_LINE,
-    USE_BEGINS_LINE,
-    USE_DONE_LINE,
-    describe_image,
-)
+from vmrestorekit.lab.guest import describe_image
 from vmrestorekit.lab.history import DiskStates, Step, steps_of
-from vmrestorekit.lab.nbd import Backend, serve
+from vmrestorekit.lab.machine import BOOT_DONE_MARK, boot_machine, change_machine, real_time, record_boot
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.progress import Report
-from vmrestorekit.lab.qemu import Guest, qemu_version, run_guest
-from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.lab.qemu import qemu_version
 from vmrestorekit.lab.spec import Change
 from vmrestorekit.traces.schema import ReadTrace
 
-__all__ = ["BOOT_DONE_MARK", "choose_accelerator", "record_boot", "record_boots", "states_before"]
+__all__ = ["choose_accelerator", "record_boots", "states_before"]
 
-BOOT_DONE_MARK = "boot_done_ns"
-SERVICE_MARKS = ("service_start_ns", "service_end_ns")
 _KERNEL_LINE = "Linux version"  # the first line a Linux kernel prints
 _SIGNATURE_AT, _SIGNATURE = 510, b"\x55\xaa"  # without it no BIOS boots from a disk
-_AFTER_SERVICE_S = 2.0
-_CHANGE_TIMEOUT_S = 3600.0
 
 
 def record_boots(
@@ -131,7 +116,7 @@ def record_boots(
                     timeout_s=timeout_s,
                     report=report,
                 )
-                with _real_time():
+                with real_time():
                     trace = asyncio.run(booting)
                 for disk in disks:
                     disk.save()
@@ -209,49 +194,15 @@ def _make_change_before(
             Overlay(archive, work_dir / "change.writes") as changing,
         ):
             console = work_dir / f"{writes}.console.log"
-            asyncio.run(_change(disks, changing, accelerator, console, timeout_s, report, machine.name))
+            asyncio.run(
+                change_machine(disks, changing, accelerator, console, timeout_s, report, machine.name)
+            )
             for disk in disks:
                 disk.save()
     finally:
         for leftover in (archive, work_dir / "change.writes"):
             leftover.unlink(missing_ok=True)
     report.say(f"{machine.name}: changed before {step.boot}")
-
-
-async def _change(
-    disks: Sequence[Overlay],
-    archive: Overlay,
-    accelerator: str,
-    console: Path,
-    timeout_s: float,
-    report: Report,
-    name: str,
-) -> None:
-    exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(disks)}
-    async with _machine(exports | {CHANGE_SERIAL: archive}, accelerator, console) as guest:
-        report.now(f"{name}: booting, to be changed")
-        await guest.start()
-        await guest.wait_for(BOOT_DONE_LINE, timeout_s)
-        report.now(f"{name}: being changed (minutes)")
-        await guest.wait_for(CHANGE_DONE_LINE, _CHANGE_TIMEOUT_S, failing=FAILED_LINE)
-        await guest.shut_down(timeout_s)
-
-
-@contextlib.contextmanager
-def _real_time() -> Iterator[None]:
-    """Let this process, and the emulator it starts, run before everything else where that is permitted.
-
-    The pauses between requests are part of a trace; other programs must not make them longer.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    except (OSError, AttributeError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _add(
@@ -268,61 +219,6 @@ def _add(
     seconds = about.marks[BOOT_DONE_MARK] / 1e9
     report.say(
         f"{about.vm} {about.boot}: {trace.frame.height} requests, {seconds:.1f} s under {about.accelerator}"
-    )
-
-
-async def record_boot(
-    disks: Sequence[Overlay],
-    vm: str,
-    boot: str,
-    *,
-    accelerator: str,
-    console_log: Path,
-    versions: Mapping[str, str],
-    step: Step | None = None,
-    has_client: bool = False,
-    graphics: bool = False,
-    boot_done_line: str = BOOT_DONE_LINE,
-    after_boot_s: float = 10.0,
-    timeout_s: float = 900.0,
-    extra: Sequence[str] = (),
-    report: Report | None = None,
-) -> ReadTrace:
-    """Boot a machine from its disks once, record it and end it as the step says; see `record_boots`.
-
-    Parameters
-    ----------
-    has_client : bool
-        Whether a client comes after the boot; its beginning and end are marked, and waited for.
-    """
-    report = report or Report()
-    step = step or Step(boot, 1, "")
-    recorder = Recorder(*disks)
-    exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(recorder.disks)}
-    async with _machine(exports, accelerator, console_log, graphics, extra) as guest:
-        async with _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report):
-            recorder.start()
-            await guest.start()
-            await guest.wait_for(boot_done_line, timeout_s)
-            end_ns = recorder.mark(BOOT_DONE_MARK) + round(after_boot_s * 1e9)
-        if has_client:
-            async with _told_every_second(f"{vm} {boot}: a client", recorder, report):
-                for line, mark in zip((USE_BEGINS_LINE, USE_DONE_LINE), SERVICE_MARKS, strict=True):
-                    await guest.wait_for(line, timeout_s, failing=FAILED_LINE)
-                    end_ns = max(end_ns, recorder.mark(mark) + round(_AFTER_SERVICE_S * 1e9))
-        await asyncio.sleep(max(0, (end_ns - recorder.now()) / 1e9))
-        if step.ends == "crash":
-            guest.lose_power()
-        else:
-            report.now(f"{vm} {boot}: shutting down")
-            await guest.shut_down(timeout_s)
-    return recorder.trace(
-        *(vm, boot),
-        accelerator=accelerator,
-        versions=versions,
-        end_ns=end_ns,
-        follows=step.follows,
-        repeats=step.repeats,
     )
 
 
@@ -349,51 +245,11 @@ async def _boots_under_kvm(image: Path, work_dir: Path, timeout_s: float) -> Non
     writes = work_dir / "kvm-probe.writes"
     try:
         with Overlay(image, writes) as disk:
-            async with _machine({"probe": disk}, "kvm", work_dir / "kvm-probe.console.log") as guest:
+            async with boot_machine({"probe": disk}, "kvm", work_dir / "kvm-probe.console.log") as guest:
                 await guest.start()
                 await guest.wait_for(_KERNEL_LINE, timeout_s)
     finally:
         writes.unlink(missing_ok=True)
-
-
-@contextlib.asynccontextmanager
-async def _machine(
-    exports: Mapping[str, Backend],
-    accelerator: str,
-    console_log: Path,
-    graphics: bool = False,
-    extra: Sequence[str] = (),
-) -> AsyncIterator[Guest]:
-    """Serve the disks and set up a machine on them."""
-    with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder:
-        path = Path(folder, "nbd")
-        async with (
-            serve(path, exports),
-            run_guest(
-                *(path, list(exports)),
-                accelerator=accelerator,
-                console_log=console_log,
-                graphics=graphics,
-                extra=extra,
-            ) as guest,
-        ):
-            yield guest
-
-
-@contextlib.asynccontextmanager
-async def _told_every_second(what: str, recorder: Recorder, report: Report) -> AsyncIterator[None]:
-    async def tell() -> None:
-        seconds = 0
-        while True:
-            report.now(f"{what}, {seconds} s, {recorder.requests} requests")
-            await asyncio.sleep(1)
-            seconds += 1
-
-    telling = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        telling.cancel()
 
 
 def _expect_recordable(machine: _Recording, step: Step) -> None:

@@ -260,7 +260,7 @@ def _expect_volumes(spec: GuestSpec, source: str) -> None:
         wanted = sum(volume.size_bytes for volume in spec.volumes if volume.disk == disk)
         if wanted >= size:
             raise SpecError(
-                f"{source}: expected volumes smaller than disk {disk}, {size} bytes, got {wanted}"
+                f"{source}: expected volumes smaller than disk {disk} of {size} bytes, got {wanted}"
             )
 
 

@@ -1,0 +1,171 @@
+"""Run a recorded machine once: boot it and log its requests, or boot it to be changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vmrestorekit.lab.history import Step
+from vmrestorekit.lab.nbd import Backend, serve
+from vmrestorekit.lab.overlay import Overlay
+from vmrestorekit.lab.progress import Report
+from vmrestorekit.lab.qemu import Guest, run_guest
+from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.lab.units import (
+    BOOT_DONE_LINE,
+    CHANGE_DONE_LINE,
+    CHANGE_SERIAL,
+    FAILED_LINE,
+    USE_BEGINS_LINE,
+    USE_DONE_LINE,
+)
+from vmrestorekit.traces.schema import ReadTrace
+
+__all__ = ["BOOT_DONE_MARK", "SERVICE_MARKS", "boot_machine", "change_machine", "real_time", "record_boot"]
+
+BOOT_DONE_MARK = "boot_done_ns"
+SERVICE_MARKS = ("service_start_ns", "service_end_ns")
+_AFTER_SERVICE_S = 2.0
+_CHANGE_TIMEOUT_S = 3600.0
+
+
+async def record_boot(
+    disks: Sequence[Overlay],
+    vm: str,
+    boot: str,
+    *,
+    accelerator: str,
+    console_log: Path,
+    versions: Mapping[str, str],
+    step: Step | None = None,
+    has_client: bool = False,
+    graphics: bool = False,
+    boot_done_line: str = BOOT_DONE_LINE,
+    after_boot_s: float = 10.0,
+    timeout_s: float = 900.0,
+    extra: Sequence[str] = (),
+    report: Report | None = None,
+) -> ReadTrace:
+    """Boot a machine from its disks once, record it and end it as the step says; see `record_boots`.
+
+    Parameters
+    ----------
+    has_client : bool
+        Whether a client comes after the boot; its beginning and end are marked, and waited for.
+    """
+    report = report or Report()
+    step = step or Step(boot, 1, "")
+    recorder = Recorder(*disks)
+    exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(recorder.disks)}
+    async with boot_machine(exports, accelerator, console_log, graphics, extra) as guest:
+        async with _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report):
+            recorder.start()
+            await guest.start()
+            await guest.wait_for(boot_done_line, timeout_s)
+            end_ns = recorder.mark(BOOT_DONE_MARK) + round(after_boot_s * 1e9)
+        if has_client:
+            async with _told_every_second(f"{vm} {boot}: a client", recorder, report):
+                for line, mark in zip((USE_BEGINS_LINE, USE_DONE_LINE), SERVICE_MARKS, strict=True):
+                    await guest.wait_for(line, timeout_s, failing=FAILED_LINE)
+                    end_ns = max(end_ns, recorder.mark(mark) + round(_AFTER_SERVICE_S * 1e9))
+        await asyncio.sleep(max(0, (end_ns - recorder.now()) / 1e9))
+        if step.ends == "crash":
+            guest.lose_power()
+        else:
+            report.now(f"{vm} {boot}: shutting down")
+            await guest.shut_down(timeout_s)
+    return recorder.trace(
+        *(vm, boot),
+        accelerator=accelerator,
+        versions=versions,
+        end_ns=end_ns,
+        follows=step.follows,
+        repeats=step.repeats,
+    )
+
+
+async def change_machine(
+    disks: Sequence[Overlay],
+    archive: Overlay,
+    accelerator: str,
+    console: Path,
+    timeout_s: float,
+    report: Report,
+    name: str,
+) -> None:
+    """Boot a machine, wait until it has carried out the change it was sent, and shut it down.
+
+    Raises
+    ------
+    LabError
+        If it does not boot in time, the change fails, or it does not shut down.
+    """
+    exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(disks)}
+    async with boot_machine(exports | {CHANGE_SERIAL: archive}, accelerator, console) as guest:
+        report.now(f"{name}: booting, to be changed")
+        await guest.start()
+        await guest.wait_for(BOOT_DONE_LINE, timeout_s)
+        report.now(f"{name}: being changed (minutes)")
+        await guest.wait_for(CHANGE_DONE_LINE, _CHANGE_TIMEOUT_S, failing=FAILED_LINE)
+        await guest.shut_down(timeout_s)
+
+
+@contextlib.contextmanager
+def real_time() -> Iterator[None]:
+    """Let this process, and the emulator it starts, run before everything else where that is permitted.
+
+    The pauses between requests are part of a trace; other programs must not make them longer.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except (OSError, AttributeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextlib.asynccontextmanager
+async def boot_machine(
+    exports: Mapping[str, Backend],
+    accelerator: str,
+    console_log: Path,
+    graphics: bool = False,
+    extra: Sequence[str] = (),
+) -> AsyncIterator[Guest]:
+    """Serve the disks and set up a machine on them."""
+    with tempfile.TemporaryDirectory(prefix="vmrestorekit-") as folder:
+        path = Path(folder, "nbd")
+        async with (
+            serve(path, exports),
+            run_guest(
+                *(path, list(exports)),
+                accelerator=accelerator,
+                console_log=console_log,
+                graphics=graphics,
+                extra=extra,
+            ) as guest,
+        ):
+            yield guest
+
+
+@contextlib.asynccontextmanager
+async def _told_every_second(what: str, recorder: Recorder, report: Report) -> AsyncIterator[None]:
+    async def tell() -> None:
+        seconds = 0
+        while True:
+            report.now(f"{what}, {seconds} s, {recorder.requests} requests")
+            await asyncio.sleep(1)
+            seconds += 1
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
