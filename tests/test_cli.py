@@ -55,13 +55,16 @@ def test_the_installed_program_lists_its_commands() -> None:
         assert command in plain(done.stdout)
 
 
-def test_traces_list_has_one_row_a_boot(packaged_corpus: Corpus) -> None:
+def test_traces_list_has_one_row_a_recording(packaged_corpus: Corpus) -> None:
     rows = json.loads(run("traces", "list", "--json"))
-    boots = {(boot.vm, boot.boot) for boot in packaged_corpus.boots}
+    boots = {(boot.vm, boot.boot) for boot in packaged_corpus.recordings}
     assert {(row["vm"], row["boot"]) for row in rows} == boots
     assert len(rows) == len(boots)
-    reads = {(boot.vm, boot.boot): (boot.trace.frame["op"] == "read").sum() for boot in packaged_corpus.boots}
+    reads = {
+        (boot.vm, boot.boot): (boot.trace.frame["op"] == "read").sum() for boot in packaged_corpus.recordings
+    }
     assert {(row["vm"], row["boot"]): row["reads"] for row in rows} == reads
+    assert [row["follows"] for row in rows] == [boot.follows for boot in packaged_corpus.recordings]
     # the same figures for people, nothing cut short in a pipe
     table = run("traces", "list")
     for row in rows:

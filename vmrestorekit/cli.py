@@ -40,7 +40,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @traces_app.command("list")
 def traces_list(corpus: CorpusOption = None, as_json: JsonOption = False) -> None:
-    """List the recorded boots, one row a boot."""
+    """List what was recorded, one row a recording."""
     from vmrestorekit.traces.corpus import load_corpus
 
     print_table(load_corpus(corpus).summary().to_dicts(), as_json)
@@ -61,17 +61,75 @@ def traces_show(
 
 
 @traces_app.command("summary")
-def traces_summary(corpus: CorpusOption = None, as_json: JsonOption = False) -> None:
-    """Show what each boot reads of its disks, and what machines have in common, in MB and percent."""
+def traces_summary(
+    corpus: CorpusOption = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Compare all machines and boots.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what each machine's last boot reads, what others read of that, and how alike boots are.
+
+    In MB and percent of 4 KiB blocks with contents. Three figures beside each other: read at the same
+    address / with the same content / at the same place of a file of the same path.
+    """
     from vmrestorekit.traces.corpus import load_corpus
-    from vmrestorekit.traces.working_set import overlaps, working_sets
+    from vmrestorekit.traces.in_common import overlaps, read_again, repeatability
+    from vmrestorekit.traces.working_set import working_sets
 
     machines = load_corpus(corpus)
+    again = read_again(machines).to_dicts()
     record = {
-        "read until the boot was done": working_sets(machines).to_dicts(),
-        "of the last boot's blocks, read by another": overlaps(machines).to_dicts(),
+        "read by the last boot until it was done": working_sets(machines).to_dicts(),
+        "percent of these blocks that were read again": again if as_json else side_by_side(again),
+        "boots recorded twice, and boots after shutdowns": repeatability(
+            machines, all_pairs=pairs
+        ).to_dicts(),
     }
+    if pairs:
+        record["percent of these blocks that another boot read"] = overlaps(machines).to_dicts()
     print_record(record, as_json)
+
+
+def side_by_side(read_again: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of `read_again` as a person reads them: address / content / path in one cell."""
+    from vmrestorekit.traces.in_common import WAYS
+
+    def cell(row: dict[str, Any], other: str) -> str:
+        shares = [row[f"{other}_{way}"] for way in WAYS]
+        return "" if None in shares else " / ".join(map(str, shares))
+
+    return [
+        {
+            "vm": row["vm"],
+            "own boot before": cell(row, "before"),
+            "nearest of another lineage": row["nearest"],
+            "by that one": cell(row, "nearest"),
+            "same release, median": cell(row, "release"),
+            "other releases, median": cell(row, "elsewhere"),
+        }
+        for row in read_again
+    ]
+
+
+@traces_app.command("catalog")
+def traces_catalog(
+    corpus: CorpusOption = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Write it anew from the recordings.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the catalogue, one row a recording; as JSON with all that is known of each."""
+    from vmrestorekit.traces.corpus import load_corpus, packaged_corpus_directory, rebuild_catalog
+
+    if rebuild:
+        rebuild_catalog(corpus or packaged_corpus_directory())
+    rows = load_corpus(corpus).catalog().to_dicts()
+    if not as_json:
+        left_out = {"recorder", "accelerator", "versions", "marks"}
+        rows = [{name: _listed(value) for name, value in row.items() if name not in left_out} for row in rows]
+    print_table(rows, as_json)
+
+
+def _listed(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 @traces_app.command("validate")
@@ -455,7 +513,12 @@ def lab_chain(
 def lab_record(
     image: Annotated[Path, typer.Argument(help="A raw disk image, as built by 'lab build'; never written.")],
     corpus: Annotated[Path, typer.Option("--output", "-o", help="The corpus to add the boots to.")],
-    boots: Annotated[int, typer.Option("--boots", "-n", min=1, help="Record up to boot-N.")] = 2,
+    boots: Annotated[
+        int | None,
+        typer.Option(
+            "--boots", "-n", min=1, help="So many, one after the other; default: the image's history, or 2."
+        ),
+    ] = None,
     accelerator: Annotated[
         str | None, typer.Option(help="kvm or tcg; default: kvm if a probe says it works.")
     ] = None,
@@ -472,11 +535,14 @@ def lab_record(
 def lab_corpus(
     specs: Annotated[list[Path], typer.Argument(help="Descriptions of guests, or folders of them.")],
     corpus: Annotated[Path, typer.Option("--output", "-o", help="The corpus to record into.")],
-    boots: Annotated[int, typer.Option("--boots", "-n", min=1, help="Record up to boot-N of each.")] = 3,
     work_dir: Annotated[
-        Path, typer.Option("--work", help="For images and packages; kept for the next time.")
+        Path, typer.Option("--work", help="For images and packages; those are kept for the next time.")
     ] = Path("lab-work"),
-    chain: Annotated[bool, typer.Option("--chain", help="Also back up the disk before each boot.")] = False,
+    chain: Annotated[
+        list[str] | None,
+        typer.Option(help="Also back up the disk of this guest before each boot; may be repeated."),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the images and writes of guests, too.")] = False,
     accelerator: Annotated[str | None, typer.Option(help="kvm or tcg, as of 'lab record'.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -487,9 +553,9 @@ def lab_corpus(
     with live_report() as report:
         outcomes = record_corpus(
             *(specs_in(specs), corpus),
-            boots=boots,
             work_dir=work_dir,
-            chain=chain,
+            chain=chain or (),
+            keep=keep,
             accelerator=accelerator,
             report=report,
         )

@@ -30,7 +30,7 @@ def corpus():
             raise
         pytest.skip(f"no recorded machines: {error}")
     # two boots of each: fitting on all of them takes long, and shows no more
-    return Corpus({name: dataclasses.replace(found[name], boots=found[name].boots[:2]) for name in VMS})
+    return Corpus({name: dataclasses.replace(found[name], recordings=found[name].boots[:2]) for name in VMS})
 
 
 @pytest.fixture(scope="module", params=VMS)

@@ -30,8 +30,11 @@ from vmrestorekit.traces.manifest import (
     FILE_KINDS,
     FILES_SCHEMA,
     PARTITIONS_SCHEMA,
+    REFERENCE_KINDS,
+    REFERENCES_SCHEMA,
     Manifest,
     ManifestError,
+    sorted_references,
 )
 from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata
 
@@ -59,13 +62,18 @@ def manifests(draw, max_blocks=24):
     ]
     kinds = [draw(st.sampled_from(FILE_KINDS)) for _ in names]
     sizes = [draw(st.sampled_from([0, 4096, 2**40])) for _ in names]
+    packages = [draw(st.sampled_from([None, "base", "dash"])) for _ in names]
+    path = st.sampled_from(["/a", "/b", "/c", "/not in files"])
+    reference = st.tuples(path, st.sampled_from(REFERENCE_KINDS), path)
+    references = pl.DataFrame(draw(st.lists(reference, max_size=6)), schema=REFERENCES_SCHEMA, orient="row")
     start = draw(st.integers(0, size))
     partitions = [(1, start, size - start, "ext4")] if draw(st.booleans()) else []
     return Manifest(
         size,
         pl.DataFrame(columns, schema=BLOCKS_SCHEMA, orient="row"),
-        pl.DataFrame({"path": names, "size": sizes, "kind": kinds}, schema=FILES_SCHEMA),
+        pl.DataFrame({"path": names, "size": sizes, "kind": kinds, "package": packages}, schema=FILES_SCHEMA),
         pl.DataFrame(partitions, schema=PARTITIONS_SCHEMA, orient="row"),
+        sorted_references(references),
     )
 
 
@@ -177,6 +185,8 @@ def test_summary_counts_what_is_in_the_trace(three, tiny_boot):
     assert row == {
         "vm": "db",
         "boot": "boot-2",
+        "follows": "",
+        "repeats": "",
         "release": "none",
         "roles": "db",
         "disk_mb": 4.2,

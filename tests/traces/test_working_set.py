@@ -1,17 +1,22 @@
-"""What boots read, and what machines have in common, on tiny SYNTHETIC ones and on the recorded ones."""
+"""What boots read, on tiny SYNTHETIC machines and on the recorded ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 import polars as pl
-from tiny_boots import TINY_FILES
+from tiny_boots import MS, TINY_FILES
 
 from vmrestorekit.traces.boots import Boot, RecordedVM
 from vmrestorekit.traces.corpus import Corpus
-from vmrestorekit.traces.manifest import Manifest
 from vmrestorekit.traces.schema import ReadTrace
-from vmrestorekit.traces.working_set import boot_blocks, overlaps, working_sets
+from vmrestorekit.traces.working_set import (
+    BLOCKS_OF_A_BOOT,
+    boot_blocks,
+    first_touches,
+    service_blocks,
+    working_sets,
+)
 
 
 def test_blocks_of_a_boot_by_a_plain_loop(tiny_boot: Boot) -> None:
@@ -38,49 +43,69 @@ def test_reads_after_the_boot_was_done_do_not_count(tiny_boot: Boot) -> None:
     assert 0 < boot_blocks(moved).height < boot_blocks(tiny_boot).height
 
 
-def machine(*boots: Boot) -> RecordedVM:
-    return RecordedVM(boots[0].vm, {}, boots)
+def with_marks(boot: Boot, **marks: int) -> Boot:
+    metadata = dataclasses.replace(boot.metadata, marks=marks)
+    return Boot.from_parts(ReadTrace(boot.trace.frame, metadata), boot.manifests)
 
 
-def test_machines_in_common(make_tiny_boot: Callable[[str, str], Boot]) -> None:
-    one, later = make_tiny_boot("one", "boot-1"), make_tiny_boot("one", "boot-2")
-    other = make_tiny_boot("other", "boot-1")
-    disk = other.manifest
-    # other contents in the first half, other names in the second
-    half = disk.blocks.height // 2
-    row = pl.int_range(pl.len())
-    blocks = disk.blocks.with_columns(
-        content=pl.when((row < half) & (pl.col("content") != 0))
-        .then(pl.col("content") + 2**40)
-        .otherwise(pl.col("content"))
-    )
-    names = disk.files.with_columns(path=pl.col("path").str.replace("^/var", "/srv"))
-    other = Boot.from_parts(other.trace, [Manifest(disk.disk_bytes, blocks, names, disk.partitions)])
-    found = overlaps({"one": machine(one, later), "other": machine(other)})
-    assert found.row(0) == ("one", "one boot-1", 100.0, 100.0, 100.0)
-    read = boot_blocks(one)
-    same_content = read.filter(pl.col("block") >= half).height / read.height
-    same_path = read.filter(~pl.col("path").str.starts_with("/var")).height / read.height
-    assert 0 < same_content < 1 != same_path
-    assert found.row(1) == (
-        *("one", "other boot-1", 100.0),
-        *(round(100 * same_content, 1), round(100 * same_path, 1)),
-    )
-    assert found.row(2)[:2] == ("other", "one boot-2")
-    assert found.height == 3
+def blocks_by_a_plain_loop(boot: Boot, start: int, end: int) -> set[int]:
+    content = boot.manifest.blocks["content"].to_list()
+    return {
+        block
+        for issued, _, _, op, offset, length in boot.trace.frame.iter_rows()
+        for block in range(offset // 4096, -(-(offset + length) // 4096))
+        if op == "read" and start <= issued <= end and content[block]
+    }
+
+
+def test_the_service_phase_has_what_was_not_read_before_the_boot_was_done(tiny_boot: Boot) -> None:
+    done, start, end = 100 * MS, 105 * MS, 147 * MS  # reads some blocks again, and goes on behind its end
+    boot = with_marks(tiny_boot, boot_done_ns=done, service_start_ns=start, service_end_ns=end)
+    booting = blocks_by_a_plain_loop(boot, 0, done)
+    expected = blocks_by_a_plain_loop(boot, start, end) - booting
+    assert 0 < len(expected) < len(blocks_by_a_plain_loop(boot, start, end))
+    assert set(service_blocks(boot)["block"]) == expected
+    assert set(boot_blocks(boot)["block"]) == booting
+    assert service_blocks(boot).schema == boot_blocks(boot).schema == BLOCKS_OF_A_BOOT
+    row = working_sets({"vm": RecordedVM("vm", {}, (boot,))}).row(0, named=True)
+    assert row["service_mb"] == round(len(expected) * 4096 / 1e6, 1)
+    assert row["distinct_mb"] == round(len(booting) * 4096 / 1e6, 1)
+
+
+def test_without_a_service_phase_there_are_no_blocks_of_it(tiny_boot: Boot) -> None:
+    assert service_blocks(tiny_boot).height == 0
+    assert working_sets({"vm": RecordedVM("vm", {}, (tiny_boot,))})["service_mb"].to_list() == [None]
+
+
+def test_blocks_on_a_second_disk(tiny_boot: Boot) -> None:
+    disks = tiny_boot.disk_bytes * 2
+    frame = tiny_boot.trace.frame.with_columns(disk=(pl.int_range(pl.len()) % 2).cast(pl.UInt8))
+    trace = ReadTrace(frame, dataclasses.replace(tiny_boot.metadata, disk_bytes=disks))
+    both = boot_blocks(Boot.from_parts(trace, tiny_boot.manifests * 2))
+    assert both.equals(both.sort("disk", "block"))
+    for disk in range(2):
+        rows = frame.filter((pl.col("disk") == disk) | (pl.col("op") == "flush"))
+        alone = ReadTrace(rows.with_columns(disk=pl.lit(0, pl.UInt8)), tiny_boot.metadata)
+        expected = boot_blocks(Boot.from_parts(alone, tiny_boot.manifests)).drop("disk")
+        assert both.filter(pl.col("disk") == disk).drop("disk").equals(expected)
+
+
+def test_touches_are_in_order_of_the_first_read(tiny_boot: Boot) -> None:
+    order: list[int] = []
+    for _, _, _, op, offset, length in tiny_boot.trace.frame.iter_rows():
+        blocks = range(offset // 4096, -(-(offset + length) // 4096))
+        order += [block for block in blocks if op == "read" and block not in order]
+    known = set(boot_blocks(tiny_boot)["block"])
+    expected = [block for block in order if block in known]
+    assert first_touches(tiny_boot).sort("touch")["block"].to_list() == expected
+    assert expected != sorted(expected)
 
 
 def test_the_recorded_machines(packaged_corpus: Corpus) -> None:
     sets = working_sets(packaged_corpus)
-    assert sets.height == len(packaged_corpus.boots)
+    assert sets.select("vm", "boot").rows() == [
+        (name, vm.boots[-1].boot) for name, vm in packaged_corpus.items()
+    ]
     assert sets["share"].is_between(1, 60).all()
-    common = overlaps(packaged_corpus)
-    own = common.filter(pl.col("other").str.starts_with(pl.col("vm") + " "))
-    assert (own.select("address", "content", "path").min_horizontal() > 90).all()
-    releases = {name: vm.release for name, vm in packaged_corpus.items()}
-    across = common.filter(
-        pl.col("vm").replace(releases) != pl.col("other").str.split(" ").list.first().replace(releases)
-    )
-    # what differs between releases is the contents, not the names
-    assert across.height > 0
-    assert (across["content"] < across["path"]).all()
+    # nothing large is left in memory
+    assert not any("manifests" in vars(boot) for boot in packaged_corpus.recordings)

@@ -48,7 +48,8 @@ def steps_of(history: Sequence[str]) -> list[Step]:
         last = steps[-1] if steps else None
         if entry == "again":
             assert last is not None
-            steps.append(dataclasses.replace(last, boot=f"{last.boot}-again", repeats=last.boot))
+            again = dataclasses.replace(last, boot=f"{last.boot}-again", repeats=last.repeats or last.boot)
+            steps.append(again)
             continue
         number = last.number + 1 if last else 1
         if entry == "crash":  # the boot before, not its repetition, is the one whose writes count

@@ -1,4 +1,9 @@
-"""Recorded machines and their boots, read from their files when first needed."""
+"""Recorded machines and their boots, read from their files when first needed.
+
+A *recording* is what was recorded at one time; some repeat another one, from the same state of the disks. The
+*boots* of a machine are its recordings without these, so that nobody learns from one recording of a boot and
+is asked of the other.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,17 @@ from vmrestorekit.traces.manifest import Manifest
 from vmrestorekit.traces.schema import ReadTrace, TraceMetadata
 from vmrestorekit.traces.storage import ContentTable, CorpusError, load_state
 
-__all__ = ["Boot", "RecordedVM", "SharedContents", "expect_manifests_of", "load_machine", "read_vm_file"]
+__all__ = [
+    "Boot",
+    "RecordedVM",
+    "SharedContents",
+    "StoredBoot",
+    "expect_known_repeats",
+    "expect_manifests_of",
+    "load_machine",
+    "load_machines",
+    "read_vm_file",
+]
 
 CONTENTS_FILE = "contents.parquet"
 VM_FILE = "vm.toml"
@@ -45,11 +60,15 @@ class Boot:
         Such as ``"bookworm-db"`` and ``"boot-1"``.
     path : Path or None
         Directory of the recording, None for a boot made by `from_parts`.
+    follows, repeats : str
+        As in `TraceMetadata`, known without reading the trace.
     """
 
     vm: str
     boot: str
     path: Path | None = None
+    follows: str = ""
+    repeats: str = ""
     _previous: Boot | None = dataclasses.field(default=None, repr=False)
     _contents: SharedContents | None = dataclasses.field(default=None, repr=False)
     _parts: tuple[ReadTrace, tuple[Manifest, ...]] | None = dataclasses.field(default=None, repr=False)
@@ -64,7 +83,9 @@ class Boot:
             If the manifests are not those of the trace's disks.
         """
         expect_manifests_of(trace, manifests)
-        return cls(trace.metadata.vm, trace.metadata.boot, _parts=(trace, tuple(manifests)))
+        about = trace.metadata
+        parts = (trace, tuple(manifests))
+        return cls(about.vm, about.boot, follows=about.follows, repeats=about.repeats, _parts=parts)
 
     def with_data_disk(self, disk_bytes: int) -> Boot:
         """Return the same boot of a machine that has one more disk, full of data, that no boot reads.
@@ -83,10 +104,16 @@ class Boot:
             return self._parts[0]
         assert self.path is not None
         trace = ReadTrace.load(self.path / TRACE_FILE)
-        if (trace.metadata.vm, trace.metadata.boot) != (self.vm, self.boot):
+        about = trace.metadata
+        if (about.vm, about.boot) != (self.vm, self.boot):
             raise CorpusError(
                 f"{self.path / TRACE_FILE}: expected boot {self.boot!r} of {self.vm!r}, "
-                f"got {trace.metadata.boot!r} of {trace.metadata.vm!r}"
+                f"got {about.boot!r} of {about.vm!r}"
+            )
+        if (about.follows, about.repeats) != (self.follows, self.repeats):
+            raise CorpusError(
+                f"{self.path / TRACE_FILE}: expected a boot that follows {self.follows!r} and repeats "
+                f"{self.repeats!r}, as {VM_FILE} says, got {about.follows!r} and {about.repeats!r}"
             )
         return trace
 
@@ -105,6 +132,16 @@ class Boot:
             manifests.append(load_state(self.path / f"disk{disk}", base, base_boot, self._contents.table))
         expect_manifests_of(self.trace, manifests, source=str(self.path))
         return tuple(manifests)
+
+    def has_state_of(self, other: Boot) -> bool:
+        """Tell whether both boots started from the same state of the disks."""
+        return self.disk_bytes == other.disk_bytes and all(
+            map(Manifest.equals, self.manifests, other.manifests)
+        )
+
+    def drop_manifests(self) -> None:
+        """Let go of the states of the disks, which take much memory; they are read again when next needed."""
+        vars(self).pop("manifests", None)
 
     @property
     def manifest(self) -> Manifest:
@@ -132,19 +169,35 @@ class Boot:
 
 @dataclasses.dataclass(frozen=True)
 class RecordedVM:
-    """A virtual machine and its recorded boots, in the order in which they happened.
+    """A virtual machine and what was recorded of it.
 
     Attributes
     ----------
     name : str
     description : mapping
         What the recorder knows of the machine: ``release``, ``roles`` and whatever else it noted.
-    boots : tuple of Boot
+    recordings : tuple of Boot
+        All, in stored order.
     """
 
     name: str
     description: Mapping[str, Any] = dataclasses.field(compare=False)
-    boots: tuple[Boot, ...]
+    recordings: tuple[Boot, ...]
+
+    @property
+    def boots(self) -> tuple[Boot, ...]:
+        """The distinct boots, in the order in which they happened: the recordings that repeat no other."""
+        return tuple(boot for boot in self.recordings if not boot.repeats)
+
+    @property
+    def repeats(self) -> tuple[Boot, ...]:
+        """The recordings that repeat another one."""
+        return tuple(boot for boot in self.recordings if boot.repeats)
+
+    @property
+    def lineage(self) -> str:
+        """The image that this machine and its clones descend from; the machine's own name if unknown."""
+        return str(self.description.get("lineage") or self.name)
 
     @property
     def release(self) -> str:
@@ -157,34 +210,69 @@ class RecordedVM:
         return tuple(self.description.get("roles", ()))
 
     def boot(self, name: str) -> Boot:
-        """Return the boot of this name.
+        """Return the recording of this name.
 
         Raises
         ------
         CorpusError
-            Lists the boots there are.
+            Lists the recordings there are.
         """
-        for boot in self.boots:
+        for boot in self.recordings:
             if boot.boot == name:
                 return boot
-        known = ", ".join(boot.boot for boot in self.boots)
+        known = ", ".join(boot.boot for boot in self.recordings)
         raise CorpusError(f"{self.name}: expected one of its boots {known}, got {name!r}")
 
 
-def read_vm_file(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a machine's description, and the directory of each of its boots in order.
+@dataclasses.dataclass(frozen=True)
+class StoredBoot:
+    """One entry of a machine's list of recordings: its name, its directory, and as in `TraceMetadata`."""
+
+    boot: str
+    directory: str
+    follows: str = ""
+    repeats: str = ""
+
+
+def read_vm_file(file: Path) -> tuple[dict[str, Any], tuple[StoredBoot, ...]]:
+    """Return a machine's description, and its recordings in stored order.
 
     Raises
     ------
     CorpusError
-        If the file is no such description.
+        If the file is no such description, or a recording does not repeat a boot above it.
     """
     try:
         fields = tomllib.loads(file.read_text(encoding="utf-8"))
-        boots = {str(entry["boot"]): str(entry["directory"]) for entry in fields["boots"]}
-        return dict(fields["description"]), boots
+        names = [field.name for field in dataclasses.fields(StoredBoot)]
+        entries = tuple(
+            StoredBoot(**{name: str(entry[name]) for name in names if name in entry})
+            for entry in fields["boots"]
+        )
+        description = dict(fields["description"])
     except (ValueError, TypeError, KeyError) as error:
         raise CorpusError(f"{file}: expected the description of a recorded machine: {error}") from error
+    expect_known_repeats(entries, file)
+    return description, entries
+
+
+def expect_known_repeats(entries: Sequence[StoredBoot], file: Path) -> None:
+    """Check that each recording that repeats another one repeats a boot above it.
+
+    Raises
+    ------
+    CorpusError
+        Names the file and the recording.
+    """
+    boots: set[str] = set()
+    for entry in entries:
+        if entry.repeats and entry.repeats not in boots:
+            known = ", ".join(sorted(boots)) or "none"
+            raise CorpusError(
+                f"{file}: expected {entry.boot!r} to repeat a boot above it ({known}), got {entry.repeats!r}"
+            )
+        if not entry.repeats:
+            boots.add(entry.boot)
 
 
 def load_machine(directory: Path, shared: SharedContents) -> RecordedVM:
@@ -195,11 +283,30 @@ def load_machine(directory: Path, shared: SharedContents) -> RecordedVM:
     CorpusError
         If its description cannot be read.
     """
-    description, boots = read_vm_file(directory / VM_FILE)
+    description, entries = read_vm_file(directory / VM_FILE)
     chain: list[Boot] = []
-    for boot, name in boots.items():
-        chain.append(Boot(directory.name, boot, directory / name, chain[-1] if chain else None, shared))
+    for entry in entries:
+        chain.append(
+            Boot(
+                *(directory.name, entry.boot, directory / entry.directory, entry.follows, entry.repeats),
+                _previous=chain[-1] if chain else None,
+                _contents=shared,
+            )
+        )
     return RecordedVM(directory.name, description, tuple(chain))
+
+
+def load_machines(directory: Path) -> dict[str, RecordedVM]:
+    """Return the machines recorded in a corpus, by name; nothing but their descriptions is read.
+
+    Raises
+    ------
+    CorpusError
+        If a description cannot be read.
+    """
+    shared = SharedContents(directory / CONTENTS_FILE)
+    machines = [load_machine(file.parent, shared) for file in sorted(directory.glob(f"*/{VM_FILE}"))]
+    return {machine.name: machine for machine in machines}
 
 
 def expect_manifests_of(trace: ReadTrace, manifests: Sequence[Manifest], source: str = "boot") -> None:

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from vmrestorekit.traces.boots import CONTENTS_FILE, VM_FILE, Boot, RecordedVM, SharedContents, load_machine
+from vmrestorekit.traces.boots import CONTENTS_FILE, TRACE_FILE, Boot, RecordedVM, load_machines
+from vmrestorekit.traces.catalog import CATALOG_FILE, build_catalog, lists, read_catalog
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
-from vmrestorekit.traces.recording import add_boot
+from vmrestorekit.traces.recording import add_boot, rebuild_catalog
+from vmrestorekit.traces.schema import TRACE_SCHEMA
 from vmrestorekit.traces.storage import CorpusError
+from vmrestorekit.traces.working_set import blocks_touched
 
 __all__ = [
     "Boot",
@@ -25,6 +27,7 @@ __all__ = [
     "add_boot",
     "describe_boot",
     "load_corpus",
+    "rebuild_catalog",
 ]
 
 
@@ -35,15 +38,23 @@ class UnknownVMError(CorpusError, KeyError):
 
 
 class Corpus(Mapping[str, RecordedVM]):
-    """Recorded virtual machines by name, in the order of their names; read-only."""
+    """Recorded virtual machines by name, in the order of their names; read-only.
 
-    def __init__(self, vms: Mapping[str, RecordedVM], source: str = "memory") -> None:
+    Parameters
+    ----------
+    vms : mapping of str to RecordedVM
+    directory : Path, optional
+        Where they were loaded from.
+    """
+
+    def __init__(self, vms: Mapping[str, RecordedVM], directory: Path | None = None) -> None:
         self._vms = {name: vms[name] for name in sorted(vms)}
-        self._source = source
+        self._directory = directory
 
     def __getitem__(self, name: str) -> RecordedVM:
         if name not in self._vms:
-            raise UnknownVMError(f"{self._source}: expected one of {', '.join(self._vms)}; got {name!r}")
+            source = self._directory or "memory"
+            raise UnknownVMError(f"{source}: expected one of {', '.join(self._vms)}; got {name!r}")
         return self._vms[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -58,8 +69,13 @@ class Corpus(Mapping[str, RecordedVM]):
 
     @property
     def boots(self) -> tuple[Boot, ...]:
-        """All boots of all machines."""
+        """All distinct boots of all machines."""
         return tuple(boot for vm in self._vms.values() for boot in vm.boots)
+
+    @property
+    def recordings(self) -> tuple[Boot, ...]:
+        """All recordings of all machines, also those that repeat a boot."""
+        return tuple(boot for vm in self._vms.values() for boot in vm.recordings)
 
     def only(self, *vms: str | RecordedVM) -> Corpus:
         """Return a corpus of these machines.
@@ -70,7 +86,7 @@ class Corpus(Mapping[str, RecordedVM]):
             If this corpus lacks one.
         """
         names = {self[vm if isinstance(vm, str) else vm.name].name for vm in vms}
-        return Corpus({name: vm for name, vm in self._vms.items() if name in names}, self._source)
+        return Corpus({name: vm for name, vm in self._vms.items() if name in names}, self._directory)
 
     def without(self, *vms: str | RecordedVM) -> Corpus:
         """Return a corpus of all machines but these.
@@ -81,18 +97,60 @@ class Corpus(Mapping[str, RecordedVM]):
             If this corpus lacks one.
         """
         excluded = set(self.only(*vms))
-        return Corpus({name: vm for name, vm in self._vms.items() if name not in excluded}, self._source)
+        return Corpus({name: vm for name, vm in self._vms.items() if name not in excluded}, self._directory)
+
+    def catalog(self) -> pl.DataFrame:
+        """Return one row a recording: what it is of, how and when it was made, how much was read.
+
+        Read from the stored catalogue; built from all traces where that is missing (as in older corpora and
+        after a crash), damaged, or another's.
+
+        Returns
+        -------
+        polars.DataFrame
+            `CATALOG_SCHEMA`, in the order of `recordings`.
+        """
+        if self._directory is not None:
+            try:
+                stored = read_catalog(self._directory / CATALOG_FILE).filter(pl.col("vm").is_in(list(self)))
+            except (CorpusError, FileNotFoundError):
+                pass
+            else:
+                if lists(stored, self):
+                    return stored
+        return build_catalog(self)
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the requests of all recordings as one query, which reads no file before it is collected.
+
+        Of each trace only the columns and rows that the query needs are read, and they are not validated.
+
+        Returns
+        -------
+        polars.LazyFrame
+            ``vm``, ``boot`` and the columns of `TRACE_SCHEMA`, in the order of `recordings`.
+        """
+        nothing = pl.LazyFrame(schema={"vm": pl.String, "boot": pl.String, **TRACE_SCHEMA})
+        return pl.concat([_scan(boot) for boot in self.recordings] or [nothing])
 
     def summary(self) -> pl.DataFrame:
-        """Return one row a boot: what was recorded on what, in MB of 10⁶ bytes and seconds."""
-        rows = [_summarise(vm, boot) for vm in self._vms.values() for boot in vm.boots]
+        """Return one row a recording: what was recorded on what, in MB of 10⁶ bytes and seconds."""
+        rows = [_summarise(vm, boot) for vm in self._vms.values() for boot in vm.recordings]
         return pl.DataFrame(rows, schema=_SUMMARY_SCHEMA)
+
+
+def _scan(boot: Boot) -> pl.LazyFrame:
+    requests = boot.trace.frame.lazy() if boot.path is None else pl.scan_parquet(boot.path / TRACE_FILE)
+    named = requests.with_columns(vm=pl.lit(boot.vm), boot=pl.lit(boot.boot))
+    return named.select("vm", "boot", *TRACE_SCHEMA)
 
 
 _SUMMARY_SCHEMA = pl.Schema(
     {
         "vm": pl.String(),
         "boot": pl.String(),
+        "follows": pl.String(),
+        "repeats": pl.String(),
         "release": pl.String(),
         "roles": pl.String(),
         "disk_mb": pl.Float64(),
@@ -114,13 +172,15 @@ def _summarise(vm: RecordedVM, boot: Boot) -> dict[str, Any]:
     return {
         "vm": vm.name,
         "boot": boot.boot,
+        "follows": boot.follows,
+        "repeats": boot.repeats,
         "release": vm.release,
         "roles": ", ".join(vm.roles),
         "disk_mb": round(sum(boot.disk_bytes) / 1e6, 1),
         "requests": frame.height,
         "reads": reads.height,
         "read_mb": round(int(reads["length"].sum()) / 1e6, 1),
-        "distinct_read_mb": round(_distinct_blocks(reads) * MANIFEST_BLOCK_BYTES / 1e6, 1),
+        "distinct_read_mb": round(blocks_touched(reads).height * MANIFEST_BLOCK_BYTES / 1e6, 1),
         "writes": frame.filter(pl.col("op") == "write").height,
         "boot_done_s": None if boot_done_ns is None else round(boot_done_ns / 1e9, 3),
         "accelerator": boot.metadata.accelerator,
@@ -140,15 +200,6 @@ def describe_boot(boot: Boot, rows: int = 10) -> dict[str, Any]:
     }
 
 
-def _distinct_blocks(requests: pl.DataFrame) -> int:
-    first = requests["offset"].to_numpy() // MANIFEST_BLOCK_BYTES
-    end = -(-(requests["offset"] + requests["length"]).to_numpy() // MANIFEST_BLOCK_BYTES)
-    count = end - first
-    blocks = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
-    disks = np.repeat(requests["disk"].to_numpy(), count)
-    return pl.DataFrame({"disk": disks, "block": blocks}).n_unique()
-
-
 def load_corpus(path: str | os.PathLike[str] | None = None) -> Corpus:
     """Load a corpus of recorded boots; without a path, the one that comes with the package.
 
@@ -160,7 +211,7 @@ def load_corpus(path: str | os.PathLike[str] | None = None) -> Corpus:
     Returns
     -------
     Corpus
-        Traces and manifests are read when first needed.
+        Nothing but descriptions is read now; traces, manifests and contents when first needed.
 
     Raises
     ------
@@ -172,13 +223,13 @@ def load_corpus(path: str | os.PathLike[str] | None = None) -> Corpus:
     directory = packaged_corpus_directory() if path is None else Path(path)
     if not directory.is_dir():
         raise FileNotFoundError(f"expected a corpus of recorded boots at {directory}, found no directory")
-    shared = SharedContents(directory / CONTENTS_FILE)
-    machines = [load_machine(file.parent, shared) for file in sorted(directory.glob(f"*/{VM_FILE}"))]
+    machines = load_machines(directory)
     if not machines:
         raise FileNotFoundError(f"expected a corpus of recorded boots at {directory}, found none there")
-    if not shared.path.is_file():
-        raise FileNotFoundError(f"expected the shared table of block contents at {shared.path}, found none")
-    return Corpus({vm.name: vm for vm in machines}, str(directory))
+    contents = directory / CONTENTS_FILE
+    if not contents.is_file():
+        raise FileNotFoundError(f"expected the shared table of block contents at {contents}, found none")
+    return Corpus(machines, directory)
 
 
 def packaged_corpus_directory() -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 __all__ = [
+    "FOLLOWS",
     "OPS",
     "TRACE_SCHEMA",
     "ReadTrace",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 OPS = ("read", "write", "discard", "flush")
+# what can come before a boot; "" = unknown
+FOLLOWS = ("", "build", "shutdown", "crash", "change")
 
 TRACE_SCHEMA = pl.Schema(
     {
@@ -60,11 +63,24 @@ class TraceMetadata:
         Size of each disk; the trace's ``disk`` column indexes it.
     marks : mapping of str to int
         Instants in nanoseconds on the trace's clock. ``boot_done_ns`` is when the guest's serial console
-        announced the end of its boot.
+        announced the end of its boot; from ``service_start_ns`` to ``service_end_ns`` a client used the
+        service.
     recorder, accelerator : str
         What wrote the trace, and what ran the guest's processor (``"kvm"`` or ``"tcg"``).
     versions : mapping of str to str
         Versions of the programs that took part, such as ``qemu`` and ``kernel``.
+    follows : str
+        What came before this boot, one of `FOLLOWS`: ``"build"`` (the very first boot of a new image), a
+        clean ``"shutdown"``, a ``"crash"``, a ``"change"`` of packages, configuration or data since the boot
+        before; empty if unknown.
+    repeats : str
+        Name of the boot of which this is another recording, from the same state of the disks; empty if of
+        none.
+
+    Raises
+    ------
+    TraceError
+        If `follows` is none of these, or `repeats` is no name of another boot.
     """
 
     vm: str
@@ -74,6 +90,17 @@ class TraceMetadata:
     recorder: str
     accelerator: str
     versions: Mapping[str, str]
+    follows: str = ""
+    repeats: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"{self.vm} {self.boot}"
+        if self.follows not in FOLLOWS:
+            raise TraceError(f"{where}: expected 'follows' to be one of {FOLLOWS}, got {self.follows!r}")
+        if not isinstance(self.repeats, str) or (self.repeats and self.repeats == self.boot):
+            raise TraceError(
+                f"{where}: expected 'repeats' to be the name of another boot, got {self.repeats!r}"
+            )
 
     def to_json(self) -> str:
         """Return the metadata as one JSON object."""
