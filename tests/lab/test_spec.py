@@ -124,6 +124,9 @@ def test_a_clone_takes_everything_from_its_base_but_its_history(tmp_path: Path) 
     before = clone.digest()
     (tmp_path / "golden.toml").write_text('name = "golden"\nrelease = "trixie"\nsize = "2 GiB"\n')
     assert GuestSpec.load(tmp_path / "clone.toml").digest() != before
+    (tmp_path / "clone.toml").write_text('name = "clone"\nbase = "golden"\nexercise = "true"\n')
+    with pytest.raises(SpecError, match=r"clone.toml: expected of a clone only the keys .*, got 'exercise'"):
+        GuestSpec.load(tmp_path / "clone.toml")
     (tmp_path / "third.toml").write_text('name = "third"\nbase = "clone"\n')
     with pytest.raises(SpecError, match="expected a base that is no clone itself, got 'clone'"):
         GuestSpec.load(tmp_path / "third.toml")

@@ -62,7 +62,11 @@ async def record_boot(
     recorder = Recorder(*disks)
     exports: dict[str, Backend] = {f"disk{number}": disk for number, disk in enumerate(recorder.disks)}
     async with boot_machine(exports, accelerator, console_log, graphics, extra) as guest:
-        async with _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report):
+        report.now(f"{vm} {boot}: waiting until no other machine boots")
+        async with (
+            _booting_alone(),
+            _told_every_second(f"{vm} {boot}: booting under {accelerator}", recorder, report),
+        ):
             recorder.start()
             await guest.start()
             await guest.wait_for(boot_done_line, timeout_s)
@@ -153,6 +157,22 @@ async def boot_machine(
             ) as guest,
         ):
             yield guest
+
+
+@contextlib.asynccontextmanager
+async def _booting_alone() -> AsyncIterator[None]:
+    """Let no other recording boot a machine at the same time: they would make each other's pauses longer."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(Path(tempfile.gettempdir(), "vmrestorekit-boot.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        await asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ KERNELS = ("cloud", "full")
 # what may come before a recorded boot
 HISTORY = ("build", "shutdown", "again", "crash", "change")
 _USUAL_HISTORY = ("build", "shutdown", "shutdown", "crash")
+_OF_A_CLONE = ("name", "base", "roles", "changes", "history")  # all else is in the image it is copied from
 _UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -105,7 +106,7 @@ class GuestSpec:
         Likewise, but over and over for a minute.
     base : str
         Name of the guest whose image this one is a clone of: the description beside this one, from which
-        everything comes that is not given here. Its ``lineage``.
+        everything comes but the name, the changes, the history and perhaps the roles. Its ``lineage``.
     changes : tuple of Change
         Tables ``[[changes]]``, in the order in which the history comes to them.
     history : tuple of str
@@ -145,6 +146,10 @@ class GuestSpec:
         path = Path(path)
         table = _read(path)
         if isinstance(table.get("base"), str) and table["base"]:
+            for key in table:
+                if key not in _OF_A_CLONE:
+                    known = ", ".join(_OF_A_CLONE)
+                    raise SpecError(f"{path}: expected of a clone only the keys {known}, got {key!r}")
             golden = _read(path.with_name(table["base"] + ".toml"))
             if golden.get("base"):
                 raise SpecError(f"{path}: expected a base that is no clone itself, got {table['base']!r}")
