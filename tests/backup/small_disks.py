@@ -1,4 +1,4 @@
-"""Disks with ext4, NTFS, FAT, XFS and nothing, made without mounting anything, for the tests of browsing."""
+"""Disks with ext4, NTFS, FAT, swap and nothing, made without mounting anything, for the tests of browsing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from store_helpers import MIB, need, run
 
-PROGRAMS = ("sfdisk", "mke2fs", "debugfs", "mkntfs", "ntfscp", "mkfs.vfat", "mcopy", "mmd", "mkfs.xfs")
+PROGRAMS = ("sfdisk", "mke2fs", "debugfs", "mkntfs", "ntfscp", "mkfs.vfat", "mcopy", "mmd", "mkswap")
 # number: first byte, size, and the mark of its paths; the largest that can be read has none
 PARTITIONS = {
     1: ("ext4", 1 * MIB, 20 * MIB, ""),
     2: ("ntfs", 21 * MIB, 9 * MIB, "@2"),
     3: ("fat16", 30 * MIB, 9 * MIB, "@3"),
-    4: ("xfs", 39 * MIB, 16 * MIB, None),
+    4: ("swap", 39 * MIB, 16 * MIB, None),
     5: ("unknown", 55 * MIB, 3 * MIB, None),
 }
 DISK_BYTES = 59 * MIB
@@ -67,8 +67,7 @@ class Disk:
         self._make_ext()
         self._make_ntfs()
         self._make_fat()
-        xfs = self._empty(4)
-        run("mkfs.xfs", "--unsupported", "-q", xfs)
+        run("mkswap", self._empty(4))
         self.put_together()
 
     def part(self, number: int) -> Path:

@@ -22,7 +22,7 @@ def manifest_of(content: Iterable[int], files: Iterable[tuple[str, int, int]] = 
     position: list[int | None] = [None] * len(content)
     rows = []
     for number, (path, first, count) in enumerate(files):
-        rows.append((path, count * BLOCK, "metadata" if path.startswith("$") else "regular"))
+        rows.append((path, count * BLOCK, "metadata" if path.startswith("$") else "regular", None))
         for at in range(count):
             owner[first + at], position[first + at] = number, at
     return Manifest(

@@ -1,4 +1,4 @@
-"""Building the manifest of a disk: hashes of its blocks, and the files they belong to."""
+"""Building the manifest of a disk: hashes of its blocks, the files they belong to, and what leads to them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import numpy.typing as npt
 import polars as pl
 import xxhash
 
+from vmrestorekit.backup.file_tree import FileTree
 from vmrestorekit.backup.files import FoundFile, find_files
 from vmrestorekit.backup.images import DiskImage, open_image
+from vmrestorekit.backup.packages import package_owners
+from vmrestorekit.backup.references import find_references
 from vmrestorekit.traces.manifest import (
     BLOCKS_SCHEMA,
     FILES_SCHEMA,
@@ -38,7 +41,9 @@ def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
     -------
     Manifest
         `content` is the xxh3_64 of each 4 KiB, 0 for zeros (and 1 should the hash of others be 0). A block
-        shared by several files belongs to the one that has the first of its bytes.
+        shared by several files belongs to the one that has the first of its bytes. Packages and references
+        are those of the one system that is installed on the disk; what it mounts from other disks is not
+        seen.
 
     Raises
     ------
@@ -62,10 +67,13 @@ def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
         pl.when(pl.col("file") >= 0).then(pl.col("file")),
         pl.when(pl.col("file") >= 0).then(pl.col("file_block")).alias("file_block"),
     )
+    tree = FileTree(disk, found)
+    packages = package_owners(tree)
     columns = {
         "path": [file.path for file in files],
         "size": [file.size for file in files],
         "kind": [file.kind for file in files],
+        "package": [packages.get(file.path) for file in files],
     }
     try:
         return Manifest(
@@ -73,13 +81,14 @@ def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
             blocks,
             pl.DataFrame(columns, schema=FILES_SCHEMA),
             pl.DataFrame(found.partitions, schema=PARTITIONS_SCHEMA),
+            find_references(tree),
         )
     except ManifestError as error:
         raise ManifestError(f"{disk.name}: {error}") from error
 
 
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return what a manifest holds as plain data: counts, partitions, and the kinds of files by size."""
+    """Return what a manifest holds as plain data: counts, partitions, kinds of files and of references."""
     blocks = manifest.blocks
     kinds = (
         blocks.join(manifest.files.with_row_index("file").cast({"file": pl.Int32}), on="file", how="left")
@@ -91,14 +100,19 @@ def describe_manifest(manifest: Manifest) -> dict[str, Any]:
         )
         .sort("blocks", descending=True)
     )
+    packages = manifest.files["package"].drop_nulls()
+    references = manifest.references.group_by(pl.col("kind").cast(pl.String)).len("references").sort("kind")
     return {
         "disk_bytes": manifest.disk_bytes,
         "files": manifest.files.height,
+        "files_of_packages": len(packages),
+        "packages": packages.n_unique(),
         "blocks": blocks.height,
         "zero_blocks": blocks.filter(pl.col("content") == 0).height,
         "distinct_contents": blocks["content"].n_unique(),
         "partitions": manifest.partitions.to_dicts(),
         "kinds": kinds.to_dicts(),
+        "references": references.to_dicts(),
     }
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from vmrestorekit.traces.boots import Boot
 from vmrestorekit.traces.corpus import load_corpus
-from vmrestorekit.traces.manifest import BLOCKS_SCHEMA, FILES_SCHEMA, Manifest
+from vmrestorekit.traces.manifest import BLOCKS_SCHEMA, FILES_SCHEMA, Manifest, sorted_references
 from vmrestorekit.traces.recording import add_boot
 from vmrestorekit.traces.schema import ReadTrace
 from vmrestorekit.traces.storage import CorpusError
@@ -78,18 +78,26 @@ class Anonymiser:
         return pl.Series(replaced[order][np.searchsorted(known[order], contents.to_numpy())])
 
     def manifest(self, manifest: Manifest) -> Manifest:
-        """Return the same state of a disk with other contents and paths; ``$`` entries keep their names."""
+        """Return the same state of a disk with other contents, paths and packages; ``$`` entries stay."""
         blocks = manifest.blocks.with_columns(content=self.contents(manifest.blocks["content"]))
         hidden = [
             path if kind == "metadata" and path.startswith("$") and "/" not in path else self.path(path)
             for path, kind in manifest.files.select("path", "kind").iter_rows()
         ]
-        files = manifest.files.with_columns(path=pl.Series(hidden, dtype=pl.String))
+        packages = [None if name is None else self.name(name) for name in manifest.files["package"]]
+        files = manifest.files.with_columns(
+            path=pl.Series(hidden, dtype=pl.String), package=pl.Series(packages, dtype=pl.String)
+        )
+        references = manifest.references.with_columns(
+            pl.Series(name, [self.path(path) for path in manifest.references[name]], dtype=pl.String)
+            for name in ("source", "target")
+        )
         return Manifest(
             manifest.disk_bytes,
             blocks.select(*BLOCKS_SCHEMA),
             files.select(*FILES_SCHEMA),
             manifest.partitions,
+            sorted_references(references),
         )
 
     def boot(self, boot: Boot) -> Boot:
@@ -104,14 +112,16 @@ def anonymise_corpus(
 ) -> None:
     """Write a copy of a corpus that can be shared: paths, machines' names and contents as keyed hashes.
 
-    Replaced, equal by equal: each component of a path, the machine's name, the hash of each block's content
-    (zeros stay zeros). Dropped: what the description says beyond ``release`` and ``roles``.
+    Replaced, equal by equal: each component of a path, also in references between files, the names of
+    packages and machines, the hash of each block's content (zeros stay zeros). Dropped: what the description
+    says beyond ``release`` and ``roles``.
 
     NOT hidden: sizes of disks, partitions and files, their kinds and file systems; offsets, lengths and times
-    of all requests; how deep a file lies, which files share a directory or a name; which blocks are equal,
-    within the corpus and with every corpus made with this key; which entries are a file system's own (named
-    ``$…``); names of boots, release, roles, marks, and versions of programs. Who knows a system well may
-    recognise it by these (an operating system's packages by their sizes, say).
+    of all requests; how deep a file lies, which files share a directory, a name or a package, and which lead
+    to which others (a unit to a program, a program to its libraries); which blocks are equal, within the
+    corpus and with every corpus made with this key; which entries are a file system's own (named ``$…``);
+    names of boots, release, roles, marks, and versions of programs. Who knows a system well may recognise it
+    by these (an operating system's packages by their sizes, say).
 
     Parameters
     ----------

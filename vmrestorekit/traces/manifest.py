@@ -1,6 +1,6 @@
 """What lies where on a disk: one row for each 4 KiB block, and the files and partitions it belongs to.
 
-A manifest holds hashes and paths, never contents.
+A manifest holds hashes, paths and what files say of each other, never contents.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ __all__ = [
     "FILE_KINDS",
     "MANIFEST_BLOCK_BYTES",
     "PARTITIONS_SCHEMA",
+    "REFERENCES_SCHEMA",
+    "REFERENCE_KINDS",
     "Manifest",
     "ManifestError",
+    "sorted_references",
     "validate_manifest",
 ]
 
@@ -41,9 +44,25 @@ BLOCKS_SCHEMA = pl.Schema(
         "file_block": pl.Int32(),  # 4 KiB position within that file, null where file is null
     }
 )
-FILES_SCHEMA = pl.Schema({"path": pl.String(), "size": pl.Int64(), "kind": pl.Enum(FILE_KINDS)})
+FILES_SCHEMA = pl.Schema(
+    {
+        "path": pl.String(),
+        "size": pl.Int64(),
+        "kind": pl.Enum(FILE_KINDS),
+        "package": pl.String(),  # the Debian package that owns the file, null where there is none or unknown
+    }
+)
 PARTITIONS_SCHEMA = pl.Schema(
     {"partition": pl.Int32(), "start": pl.Int64(), "length": pl.Int64(), "file_system": pl.String()}
+)
+
+# a unit pulls in a unit; a unit starts a program, and a link in /etc/rc?.d a script; a program loads a
+# library, a dynamic linker or an interpreter; a kernel module needs another; a symbolic link leads to a file
+REFERENCE_KINDS = ("enables", "starts", "loads", "needs_module", "links")
+
+# sorted by these columns, unique; a path need not be one of `files`, which lacks what has no blocks
+REFERENCES_SCHEMA = pl.Schema(
+    {"source": pl.String(), "kind": pl.Enum(REFERENCE_KINDS), "target": pl.String()}
 )
 
 
@@ -64,6 +83,8 @@ class Manifest:
         `FILES_SCHEMA`; ``blocks["file"]`` is a row number here.
     partitions : polars.DataFrame
         `PARTITIONS_SCHEMA`, bytes.
+    references : polars.DataFrame
+        `REFERENCES_SCHEMA`, sorted and unique; empty where nothing is known.
 
     Raises
     ------
@@ -75,6 +96,7 @@ class Manifest:
     blocks: pl.DataFrame
     files: pl.DataFrame
     partitions: pl.DataFrame
+    references: pl.DataFrame = dataclasses.field(default_factory=REFERENCES_SCHEMA.to_frame)
 
     def __post_init__(self) -> None:
         validate_manifest(self)
@@ -91,17 +113,18 @@ class Manifest:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one Parquet file with the blocks; files and partitions go into its metadata."""
+        """Write one Parquet file with the blocks; the other tables go into its metadata."""
         tables = {
             "disk_bytes": self.disk_bytes,
             "files": self.files.to_dict(as_series=False),
             "partitions": self.partitions.to_dicts(),
+            "references": self.references.to_dict(as_series=False),
         }
         write_parquet_atomically(self.blocks, Path(path), {_METADATA_KEY: json.dumps(tables)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read what `save` wrote.
+        """Read what `save` wrote, also before there were packages and references.
 
         Raises
         ------
@@ -114,9 +137,11 @@ class Manifest:
         frame, metadata = read_parquet_with_metadata(path, "a saved manifest", ManifestError)
         try:
             tables = json.loads(metadata[_METADATA_KEY])
-            files = pl.DataFrame(tables["files"], schema=FILES_SCHEMA)
+            columns = {"package": [None] * len(tables["files"]["path"]), **tables["files"]}
+            files = pl.DataFrame(columns, schema=FILES_SCHEMA)
             partitions = pl.DataFrame(tables["partitions"], schema=PARTITIONS_SCHEMA)
-            return cls(tables["disk_bytes"], frame, files, partitions)
+            references = pl.DataFrame(tables.get("references", []), schema=REFERENCES_SCHEMA)
+            return cls(tables["disk_bytes"], frame, files, partitions, references)
         except KeyError as error:
             raise ManifestError(
                 f"{path}: a Parquet file, but no saved manifest ({error} is missing)"
@@ -131,7 +156,13 @@ class Manifest:
             and self.blocks.equals(other.blocks)
             and self.files.equals(other.files)
             and self.partitions.equals(other.partitions)
+            and self.references.equals(other.references)
         )
+
+
+def sorted_references(references: pl.DataFrame) -> pl.DataFrame:
+    """Return references (`REFERENCES_SCHEMA`) as a manifest has them: each once, sorted."""
+    return references.unique().sort(*REFERENCES_SCHEMA)
 
 
 def validate_manifest(manifest: Manifest, source: str = "manifest") -> None:
@@ -148,6 +179,7 @@ def validate_manifest(manifest: Manifest, source: str = "manifest") -> None:
         "blocks": (manifest.blocks, BLOCKS_SCHEMA),
         "files": (manifest.files, FILES_SCHEMA),
         "partitions": (manifest.partitions, PARTITIONS_SCHEMA),
+        "references": (manifest.references, REFERENCES_SCHEMA),
     }
     for name, (frame, schema) in tables.items():
         if dict(frame.schema) != dict(schema):
@@ -171,12 +203,26 @@ def validate_manifest(manifest: Manifest, source: str = "manifest") -> None:
             "one of 'file' and 'file_block' is missing": file.is_null() != pl.col("file_block").is_null(),
             "'file_block' is negative": pl.col("file_block") < 0,
         },
-        "files": missing | {"'size' is negative": pl.col("size") < 0},
+        "files": {
+            "a value is missing": pl.any_horizontal(pl.col("path", "size", "kind").is_null()),
+            "'size' is negative": pl.col("size") < 0,
+        },
         "partitions": missing
         | {
             "'start' or 'length' is negative": (pl.col("start") < 0) | (pl.col("length") < 0),
             "the partition ends beyond the disk": end > manifest.disk_bytes,
         },
+        "references": missing
+        | {"not behind the row above, as sorted and unique rows are": ~_is_behind_row_above()},
     }
     for name, (frame, _) in tables.items():
         expect_no_row(frame, rules[name], f"{source}: {name}", ManifestError)
+
+
+def _is_behind_row_above() -> pl.Expr:
+    order: pl.Expr = pl.lit(False)
+    for name in reversed(REFERENCES_SCHEMA):
+        # an Enum sorts by the place of its values, as its numbers do
+        value = pl.col(name).to_physical() if name == "kind" else pl.col(name)
+        order = (value > value.shift(1)) | ((value == value.shift(1)) & order)
+    return order.fill_null(True)  # the first row

@@ -3,6 +3,9 @@
 A state is stored as what differs from a *base*: the state before the previous boot of the same machine, or,
 for a first boot, a disk of zeros without files. Block contents are row numbers in one table of unique hashes
 that only grows (row 0 is the block of zeros), so that contents shared by several machines are stored once.
+
+Two formats are read. The first, whose metadata names no format, knows neither packages nor references; the
+second is written.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from vmrestorekit.traces.manifest import (
     FILES_SCHEMA,
     MANIFEST_BLOCK_BYTES,
     PARTITIONS_SCHEMA,
+    REFERENCES_SCHEMA,
     Manifest,
+    sorted_references,
 )
 from vmrestorekit.traces.schema import expect_no_row, read_parquet_with_metadata, write_parquet_atomically
 
@@ -51,7 +56,10 @@ _RUNS_SCHEMA = pl.Schema(
 )
 # one row a run of `count` files that equal those from `base_row` on in the base, or one new file
 _FILE_RUNS_SCHEMA = pl.Schema({"count": pl.Int32(), "base_row": pl.Int32(), **FILES_SCHEMA})
+# one row a reference that the base has not, or (removed) that only the base has
+_REFERENCE_CHANGES_SCHEMA = pl.Schema({**REFERENCES_SCHEMA, "removed": pl.Boolean()})
 
+_WITHOUT_REFERENCES, _FORMAT = 1, 2
 _METADATA_KEY = "vmrestorekit.manifest_state"
 # what the metadata of a stored state says, and its types
 _ABOUT: dict[str, type | tuple[type, ...]] = {
@@ -169,21 +177,33 @@ class BlockStates:
 
 
 def state_digest(manifest: Manifest) -> str:
-    """Return a fingerprint of everything a manifest says."""
+    """Return a fingerprint of everything a manifest says.
+
+    Where it knows no packages and no references, it is that of the time before there were any, so that states
+    stored then, and what was stored as changes against them, keep theirs.
+    """
     states = BlockStates.of(manifest)
     digest = xxhash.xxh3_64()
     for column in (states.content, states.file, states.file_block):
         digest.update(np.ascontiguousarray(column).data)
-    rest = [manifest.disk_bytes, manifest.files.rows(), manifest.partitions.rows()]
-    digest.update(json.dumps(rest).encode())
+    files = manifest.files.drop("package").rows()
+    digest.update(json.dumps([manifest.disk_bytes, files, manifest.partitions.rows()]).encode())
+    packages = manifest.files["package"]
+    if packages.null_count() < len(packages) or not manifest.references.is_empty():
+        more = [packages.to_list(), manifest.references.rows()]
+        digest.update(json.dumps(more).encode())
     return digest.hexdigest()
 
 
 def save_state(
     stem: Path, manifest: Manifest, base: Manifest | None, base_boot: str | None, table: ContentTable
 ) -> None:
-    """Write ``<stem>.blocks.parquet`` and ``<stem>.files.parquet``; the table has to know all contents."""
+    """Write ``<stem>.blocks.parquet``, ``<stem>.files.parquet`` and ``<stem>.references.parquet``.
+
+    The table has to know all contents.
+    """
     metadata = {
+        "format": _FORMAT,
         "disk_bytes": manifest.disk_bytes,
         "partitions": manifest.partitions.to_dicts(),
         "base_boot": base_boot,
@@ -193,7 +213,9 @@ def save_state(
         "contents_digest": table.digest(len(table.hashes)),
     }
     runs = _block_runs(manifest, base, table)
+    changes = _reference_changes(manifest.references, base)
     write_parquet_atomically(_file_runs(manifest.files, base), stem.with_name(stem.name + ".files.parquet"))
+    write_parquet_atomically(changes, stem.with_name(stem.name + ".references.parquet"))
     write_parquet_atomically(
         runs, stem.with_name(stem.name + ".blocks.parquet"), {_METADATA_KEY: json.dumps(metadata)}
     )
@@ -219,10 +241,18 @@ def load_state(stem: Path, base: Manifest | None, base_boot: str | None, table: 
             f"{path}: expected the shared table of block contents it was written with "
             f"({rows} rows), {table.source} is another or an older one"
         )
+    references = REFERENCES_SCHEMA.to_frame()
+    if about["format"] == _WITHOUT_REFERENCES:
+        file_runs = file_runs.with_columns(package=pl.lit(None, pl.String))
+    else:
+        references_path = stem.with_name(stem.name + ".references.parquet")
+        what = "the references of a stored disk state"
+        changes, _ = read_parquet_with_metadata(references_path, what, CorpusError)
+        references = _expand_references(changes, base, references_path)
     files = _expand_files(file_runs, base, files_path)
     states = _expand_blocks(runs, about["disk_bytes"], base, files, table, path)
     try:
-        manifest = Manifest(about["disk_bytes"], states.frame(), files, about["partitions"])
+        manifest = Manifest(about["disk_bytes"], states.frame(), files, about["partitions"], references)
     except ValueError as error:
         raise CorpusError(f"{path}: {error}") from error
     if state_digest(manifest) != about["digest"]:
@@ -236,6 +266,9 @@ def _read_about(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
         about["partitions"] = pl.DataFrame(about["partitions"], schema=PARTITIONS_SCHEMA)
+        about.setdefault("format", _WITHOUT_REFERENCES)
+        if about["format"] not in (_WITHOUT_REFERENCES, _FORMAT):
+            raise ValueError(f"format {_WITHOUT_REFERENCES} or {_FORMAT}, got {about['format']!r}")
         if about.keys() < _ABOUT.keys() or any(not isinstance(about[key], _ABOUT[key]) for key in _ABOUT):
             raise TypeError(f"expected {', '.join(_ABOUT)}")
         if about["disk_bytes"] <= 0 or about["contents_rows"] <= 0:
@@ -337,7 +370,7 @@ def _file_runs(files: pl.DataFrame, base: Manifest | None) -> pl.DataFrame:
         if number is not None and runs and runs[-1][1] is not None and sum(runs[-1][:2]) == number:
             runs[-1][0] += 1
         else:
-            runs.append([1, number, *(row if number is None else (None, None, None))])
+            runs.append([1, number, *(row if number is None else [None] * len(row))])
     return pl.DataFrame(runs, schema=_FILE_RUNS_SCHEMA, orient="row")
 
 
@@ -350,7 +383,7 @@ def _expand_files(runs: pl.DataFrame, base: Manifest | None, path: Path) -> pl.D
         {
             "'count' is not positive": pl.col("count").is_null() | (pl.col("count") <= 0),
             "neither a new file nor files of the base": row.is_null()
-            & (pl.any_horizontal(pl.col(*FILES_SCHEMA).is_null()) | (pl.col("count") != 1)),
+            & (pl.any_horizontal(pl.col("path", "size", "kind").is_null()) | (pl.col("count") != 1)),
             f"the run is not within the base's {known} files": (row < 0) | (row + pl.col("count") > known),
         },
         str(path),
@@ -364,6 +397,35 @@ def _expand_files(runs: pl.DataFrame, base: Manifest | None, path: Path) -> pl.D
     kept = base.files.with_row_index("base_row").with_columns(pl.col("base_row").cast(pl.Int64))
     joined = expanded.join(kept, on="base_row", how="left", suffix="_kept", maintain_order="left")
     return joined.select(pl.coalesce(name, f"{name}_kept").alias(name) for name in FILES_SCHEMA)
+
+
+def _reference_changes(references: pl.DataFrame, base: Manifest | None) -> pl.DataFrame:
+    before = REFERENCES_SCHEMA.to_frame() if base is None else base.references
+    columns = list(REFERENCES_SCHEMA)
+    added = references.join(before, on=columns, how="anti").with_columns(removed=False)
+    removed = before.join(references, on=columns, how="anti").with_columns(removed=True)
+    return pl.concat([added, removed]).sort(*columns).select(*_REFERENCE_CHANGES_SCHEMA)
+
+
+def _expand_references(changes: pl.DataFrame, base: Manifest | None, path: Path) -> pl.DataFrame:
+    _expect_schema(changes, _REFERENCE_CHANGES_SCHEMA, path)
+    before = REFERENCES_SCHEMA.to_frame() if base is None else base.references
+    columns = list(REFERENCES_SCHEMA)
+    marked = changes.join(before.with_columns(known=True), on=columns, how="left", maintain_order="left")
+    is_known = pl.col("known").fill_null(False)
+    expect_no_row(
+        marked,
+        {
+            "a value is missing": pl.any_horizontal(pl.col(*_REFERENCE_CHANGES_SCHEMA).is_null()),
+            "removes a reference that the base has not": pl.col("removed") & ~is_known,
+            "adds a reference that the base has": ~pl.col("removed") & is_known,
+        },
+        str(path),
+        CorpusError,
+    )
+    removed, added = changes.filter("removed"), changes.filter(~pl.col("removed"))
+    kept = before.join(removed, on=columns, how="anti")
+    return sorted_references(pl.concat([kept, added.select(*columns)]))
 
 
 def _expect_schema(frame: pl.DataFrame, schema: pl.Schema, path: Path) -> None:

@@ -1,0 +1,128 @@
+"""What systemd's units pull in and start, and what scripts of System V do, by the files of a disk."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from vmrestorekit.backup.file_tree import FileTree, Reference
+
+__all__ = ["unit_references"]
+
+_OWN = "/etc/systemd/system"
+# the first that has a unit of a name wins; what lies in /run comes with the boot
+_FOLDERS = (_OWN, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_PULLED_IN = (".wants", ".requires")
+_DEPENDENCIES = frozenset({"Wants", "Requires", "BindsTo", "Upholds"})
+_PREFIXES = "@-:+!|"  # of a command: how it is started
+_UNIT = re.compile(r".+\.(service|socket|target|device|mount|automount|swap|path|timer|slice|scope)")
+_SETTING = re.compile(r"\s*([A-Za-z]+)\s*=\s*(.*)")
+
+
+def unit_references(tree: FileTree) -> Iterator[Reference]:
+    """Give (path, "enables" or "starts", path), by paths of the system, of units and of /etc/rc?.d."""
+    units = _Units(tree)
+    yield from units.enabled()
+    for path, depends, commands in units.contents():
+        for name in depends:
+            if target := units.find(name):
+                yield path, "enables", target
+        for command in commands:
+            if program := _program(tree, command):
+                yield path, "starts", program
+    for folder in tree.names_in("/etc"):
+        if re.fullmatch(r"rc[0-9S]\.d", folder):
+            for name in tree.names_in(f"/etc/{folder}"):
+                script = tree.resolve(f"/etc/{folder}/{name}")
+                if name.startswith("S") and script:
+                    yield f"/etc/{folder}/{name}", "starts", script
+
+
+class _Units:
+    """The units of a system, found by name as systemd finds them."""
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+        resolved = (tree.resolve(folder) for folder in _FOLDERS)
+        self._folders = list(dict.fromkeys(folder for folder in resolved if folder))
+        self._places: dict[str, str] = {}
+        for folder in self._folders:
+            for name in tree.names_in(folder):
+                if _UNIT.fullmatch(name):
+                    self._places.setdefault(name, f"{folder}/{name}")
+
+    def find(self, name: str) -> str | None:
+        """Return the file of a unit; None if there is none, or it is masked."""
+        known = self._known(name)
+        return self._unit_file(self._places[known]) if known else None
+
+    def _known(self, name: str) -> str | None:
+        """Return the name under which there is a file: an instance has that of its template, mostly."""
+        template = re.sub(r"@.+(\.[a-z]+)$", r"@\1", name)
+        return next((each for each in (name, template) if each in self._places), None)
+
+    def _unit_file(self, path: str) -> str | None:
+        """Return the regular file of a path: a link to /dev/null and an empty file mask a unit."""
+        resolved = self._tree.resolve(path)
+        file = self._tree.files.get(resolved) if resolved else None
+        return resolved if file and file.kind == "regular" and file.size else None
+
+    def enabled(self) -> Iterator[Reference]:
+        """Give what the default target is, and what folders of links pull in."""
+        if default := self.find("default.target"):
+            yield f"{_OWN}/default.target", "enables", default
+        for folder in self._folders:
+            for name in self._tree.names_in(folder):
+                owner, kind = name.rpartition(".")[::2]
+                if f".{kind}" not in _PULLED_IN:
+                    continue
+                source = self.find(owner) or f"{_OWN}/{owner}"
+                for unit in self._tree.names_in(f"{folder}/{name}"):
+                    # the name counts; where the link leads only if no unit has that name
+                    found = (
+                        self.find(unit) if self._known(unit) else self._unit_file(f"{folder}/{name}/{unit}")
+                    )
+                    if found:
+                        yield source, "enables", found
+
+    def contents(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Give each unit's file, the units it depends on and the commands it starts, by drop-ins, too."""
+        additions: dict[str, dict[str, str]] = defaultdict(dict)
+        for folder in self._folders:
+            for name in self._tree.names_in(folder):
+                if name.endswith(".d") and (unit := self.find(name.removesuffix(".d"))):
+                    for addition in self._tree.names_in(f"{folder}/{name}"):
+                        if addition.endswith(".conf"):  # of several of a name the first one counts
+                            additions[unit].setdefault(addition, f"{folder}/{name}/{addition}")
+        for path in sorted({unit for name in self._places if (unit := self.find(name))}):
+            depends: list[str] = []
+            commands: dict[str, list[str]] = {}
+            later = [place for _, place in sorted(additions[path].items())]  # by name, of whatever folder
+            for place in (path, *later):
+                _read_settings(self._tree.lines(place), depends, commands)
+            yield path, depends, [command for each in commands.values() for command in each]
+
+
+def _read_settings(lines: list[str], depends: list[str], commands: dict[str, list[str]]) -> None:
+    """Add what a unit or a drop-in says; an empty command takes back those of its kind before it."""
+    text = "\n".join(line for line in lines if not line.lstrip().startswith(("#", ";")))
+    for line in text.replace("\\\n", " ").split("\n"):
+        match = _SETTING.fullmatch(line)
+        if not match:
+            continue
+        key, value = match.groups()
+        if key in _DEPENDENCIES:
+            depends += value.split()
+        elif key.startswith("Exec") and not value.strip():
+            commands[key] = []
+        elif key.startswith("Exec"):
+            commands.setdefault(key, []).append(value)
+
+
+def _program(tree: FileTree, command: str) -> str | None:
+    """Return the file of a command's program; None if there is none, or its name depends on the instance."""
+    words = command.strip().lstrip(_PREFIXES)
+    quote = words[:1] if words[:1] in ("'", '"') else None
+    name = (words[1:].split(quote) if quote else words.split() or [""])[0]
+    return tree.program(name)
