@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from qemu.qmp import QMPClient, QMPError
 
@@ -196,7 +194,6 @@ async def run_guest(
             await _connect(process, qmp, complaints)
             console, writer = await asyncio.open_unix_connection(sock=ours)
             guest = Guest(process, qmp)
-            await _put_processors_behind(qmp)
             reading = asyncio.create_task(guest._read_console(console, console_log))
             try:
                 yield guest
@@ -224,19 +221,6 @@ def _disk_options(nbd_socket: Path, exports: Sequence[str]) -> list[str]:
         device = f"virtio-blk-pci,drive=disk{number},bootindex={number + 1},serial={export}"
         options += ["-blockdev", json.dumps(disk), "-device", device]
     return options
-
-
-async def _put_processors_behind(qmp: QMPClient) -> None:
-    """Where the machine runs at real-time priority, let its disks and controls run before its processors.
-
-    Processors that are emulated may be busy for long, and threads of one priority wait for each other.
-    """
-    if not hasattr(os, "sched_getscheduler") or os.sched_getscheduler(0) != os.SCHED_RR:
-        return
-    priority = os.sched_getparam(0).sched_priority
-    processors: Any = await qmp.execute("query-cpus-fast")
-    for processor in processors:
-        os.sched_setscheduler(processor["thread-id"], os.SCHED_RR, os.sched_param(priority - 1))
 
 
 async def _connect(process: asyncio.subprocess.Process, qmp: QMPClient, complaints: Path) -> None:

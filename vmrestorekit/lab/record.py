@@ -14,7 +14,13 @@ from vmrestorekit.lab.change import pack_change
 from vmrestorekit.lab.disks import disk_paths
 from vmrestorekit.lab.guest import describe_image
 from vmrestorekit.lab.history import DiskStates, Step, steps_of
-from vmrestorekit.lab.machine import BOOT_DONE_MARK, boot_machine, change_machine, real_time, record_boot
+from vmrestorekit.lab.machine import (
+    BOOT_DONE_MARK,
+    boot_machine,
+    change_machine,
+    raised_priority,
+    record_boot,
+)
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.progress import Report
@@ -116,7 +122,7 @@ def record_boots(
                     timeout_s=timeout_s,
                     report=report,
                 )
-                with real_time():
+                with raised_priority():
                     trace = asyncio.run(booting)
                 for disk in disks:
                     disk.save()
