@@ -14,7 +14,8 @@ PACKAGES=(
     busybox-static cpio          # the tiny guest of the real-VM test
     nbdkit libnbd-bin            # independent NBD clients and servers
     ntfs-3g dosfstools mtools    # other file systems, for browsing backups
-    xfsprogs
+    xfsprogs btrfs-progs lvm2
+    binutils systemd             # others that tell what programs need, and which units are enabled
     chromium fonts-dejavu-core   # the browser test
     fio                          # carries out exported traces
 )
