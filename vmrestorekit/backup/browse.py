@@ -23,6 +23,8 @@ __all__ = ["CopyContents", "Selection"]
 _KINDS_FIRST = ("$boot", "$superblock", "$group_descriptors")  # what a file system is entered through
 _NTFS_FIRST = ("$Boot", "$MFT", "$MFTMirr", "$UpCase")  # without the last two no driver opens it
 _FAT_FIRST = ("$MBR", "$FAT1")
+_WHOLE = ("$btrfs_trees", "$inode_index")  # every piece of these is needed, none is a copy
+_GROUP_HEADER_BYTES = 1 << 20  # LVM: label and metadata of a physical volume, in front of its data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,7 @@ class CopyContents:
         # a file with several names once
         chosen = list(
             {
-                (number, file.partition, file.inode or file.path): (number, file)
+                (number, file.partition, file.logical_volume, file.inode or file.path): (number, file)
                 for number, file in reversed(chosen)
             }.values()
         )[::-1]
@@ -222,15 +224,25 @@ class CopyContents:
         """Return what has to be read to reach files: where the file system begins, then folder by folder."""
         if not chosen:
             return []
-        known = {_folder_name(file.path): file for file in self.files(disk).files}
-        partitions = {file.partition for file in chosen}
+        found = self.files(disk)
+        known = {_folder_name(file.path): file for file in found.files}
+        structures = {
+            (file.partition, file.logical_volume, file.path.split("@")[0]): file
+            for file in found.files
+            if file.kind == "metadata"
+        }
+        places = sorted({(file.partition, file.logical_volume) for file in chosen})
         reached: dict[tuple[int, int], None] = {}
-        for name in (*_KINDS_FIRST, *_NTFS_FIRST, *_FAT_FIRST):
-            for partition in sorted(partitions):
-                entry = known.get(f"{name}@{partition}") or known.get(name)
-                if entry is not None and entry.partition in (0, partition) and entry.extents:
-                    start, length, _ = entry.extents[0]  # further ones are copies
-                    reached[start, length] = None
+        for partition, logical_volume in places:
+            if logical_volume:
+                _, start, length = self._partition(partition, disk)
+                reached[start, min(_GROUP_HEADER_BYTES, length)] = None
+        for name in (*_KINDS_FIRST, *_NTFS_FIRST, *_FAT_FIRST, *_WHOLE):
+            for place in places:
+                entry = structures.get((*place, name)) or structures.get((0, "", name))
+                if entry is not None:
+                    extents = entry.extents if name in _WHOLE else entry.extents[:1]  # others are copies
+                    reached |= {(start, length): None for start, length, _ in extents}
         for file in chosen:
             if file.kind == "metadata":
                 continue
@@ -253,7 +265,7 @@ class CopyContents:
 def _folder_name(path: str) -> str:
     """Return a path without slashes at its end, but for the top of a file system: ``/`` or ``@1/``."""
     name = path.rstrip("/")
-    return name + "/" if path and re.fullmatch(r"(@\d+)?", name) else name
+    return name + "/" if path and re.fullmatch(r"(@\d+(-[\w.+-]+)?)?", name) else name
 
 
 def _way(path: str) -> list[str]:
