@@ -9,7 +9,7 @@ import pytest
 from linux_disks import elf, image_of, merged_usr, write_tree
 from store_helpers import MIB, need, run
 
-from vmrestorekit.backup.manifest import build_manifest, describe_manifest
+from vmrestorekit.backup.manifest import build_manifest, build_manifests, describe_manifest
 
 INFO = "/var/lib/dpkg/info"
 LISTS = {
@@ -147,7 +147,29 @@ def test_what_a_second_partition_holds_belongs_to_where_it_is_mounted(tmp_path):
         run("mke2fs", "-q", "-F", "-t", "ext4", *place)
     manifest = build_manifest(image)
     found = dict(manifest.files.select("path", "package").iter_rows())
-    assert found["@1/vmlinuz"] == found["@1/"] == found["@3/page"] == found["/usr/bin/alpha"] == "alpha"
-    assert found["@1/grub/grub.cfg"] is found["/boot/hidden"] is None
-    references = manifest.references.filter(pl.col("source").str.starts_with("@")).rows()
-    assert references == [("@3/load", "loads", "@3/lib.so"), ("@3/tool", "links", "/usr/bin/alpha")]
+    assert (
+        found["/boot/vmlinuz"] == found["/boot"] == found["/srv/page"] == found["/usr/bin/alpha"] == "alpha"
+    )
+    assert found["/boot/grub/grub.cfg"] is found["/boot/hidden"] is None
+    assert "@2/boot" in found  # the folder of the root that /boot is mounted on
+    references = manifest.references.filter(pl.col("source").str.starts_with("/srv")).rows()
+    assert references == [("/srv/load", "loads", "/srv/lib.so"), ("/srv/tool", "links", "/usr/bin/alpha")]
+
+
+def test_what_a_second_disk_holds_is_named_as_the_system_knows_it(tmp_path):
+    """A whole disk mounted by its device; alone, without the root, it can only be named by itself."""
+    need("mke2fs")
+    data = write_tree(tmp_path / "data", {"/page": "text", "/load": elf(["/srv/lib.so"]), "/lib.so": elf([])})
+    fstab = "/dev/vda / ext4 rw 0 1\n/dev/vdb /srv ext4 rw 0 2\n"
+    own = {"/etc/fstab": fstab, f"{INFO}/alpha.list": "/srv/page\n", "/usr/bin/a": elf(["/srv/lib.so"])}
+    root = write_tree(merged_usr(tmp_path / "root"), own)
+    (tmp_path / "srv").mkdir()
+    disks = [image_of(root, tmp_path / "root.img"), image_of(data, tmp_path / "data.img")]
+    first, second = build_manifests(disks)
+    assert set(second.files["path"]) >= {"/srv", "/srv/page", "/srv/load"}
+    assert dict(second.files.select("path", "package").iter_rows())["/srv/page"] == "alpha"
+    assert second.references.rows() == [("/srv/load", "loads", "/srv/lib.so")]
+    assert ("/usr/bin/a", "loads", "/srv/lib.so") in first.references.rows()
+    assert "/page" in build_manifest(disks[1]).files["path"]
+    # the other way round /dev/vdb is the root itself, and the data are mounted nowhere
+    assert "/page" in build_manifests(disks[::-1])[0].files["path"]

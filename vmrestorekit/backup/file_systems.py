@@ -46,6 +46,8 @@ class FoundFile:
         What a symbolic link points to, as it is stored; empty for others.
     logical_volume : str
         Name of the logical volume of the partition that it lies on; empty where there is none.
+    disk : int
+        Number of the disk among those of its machine, where several are looked at together.
     """
 
     path: str
@@ -58,6 +60,7 @@ class FoundFile:
     other_paths: list[str] = dataclasses.field(default_factory=list)
     target: str = ""
     logical_volume: str = ""
+    disk: int = 0
 
 
 class FileSystem(Protocol):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 
 from vmrestorekit.backup.files import DiskFiles, FoundFile
 from vmrestorekit.backup.images import DiskImage
-from vmrestorekit.backup.mounts import find_mounts
+from vmrestorekit.backup.mounts import Mark, find_mounts
 
-__all__ = ["FileTree", "Reference", "split_mark"]
+__all__ = ["FileTree", "Reference"]
 
 Reference = tuple[str, str, str]  # source, kind and target as in `REFERENCES_SCHEMA`
 
@@ -26,14 +27,14 @@ _MOST_BYTES = 64 << 20  # no list of files, unit or table is larger; a damaged s
 
 
 class FileTree:
-    """What one installed system sees as its files: its root and what /etc/fstab mounts from the same disk.
+    """What one installed system sees as its files: its root, and what /etc/fstab mounts from its disks.
 
     Parameters
     ----------
-    disk : DiskImage
-    found : DiskFiles
-        What is on it. With several file systems the root is the one that has /etc; what it does not mount
-        is left out, and so is all that Linux is not installed on (NTFS, FAT).
+    disks : sequence of (DiskImage, DiskFiles)
+        The machine's disks, and what is on each. With several file systems the root is the first one that has
+        /etc; what it does not mount is left out, and so is all that Linux is not installed on (NTFS, FAT).
+        Each file is told the number of its disk.
 
     Attributes
     ----------
@@ -41,29 +42,31 @@ class FileTree:
         Files, folders and links by their path in the system; one with hard links under each name.
     """
 
-    def __init__(self, disk: DiskImage, found: DiskFiles) -> None:
-        self._disk = disk
-        kinds = {row["partition"]: row["file_system"] for row in found.partitions}
+    def __init__(self, disks: Sequence[tuple[DiskImage, DiskFiles]]) -> None:
+        self._disks = [disk for disk, _ in disks]
         self._folders: dict[str, str | None] = {}
-        by_mark: dict[str, dict[str, FoundFile]] = defaultdict(dict)
-        for file in found.files:
-            if kinds.get(file.partition, "").startswith(_NOT_OF_LINUX):
-                continue
-            for name in (file.path, *file.other_paths):
-                if file.kind != "metadata" and (parts := split_mark(name)):
-                    by_mark[parts[0]][parts[1]] = file
-        installed = [mark for mark in sorted(by_mark) if "/etc" in by_mark[mark]]
-        self._mark = installed[0] if installed else ""
-        self._fill(by_mark[self._mark])
-        others = {mark: files["/"] for mark, files in by_mark.items() if "/" in files and mark != self._mark}
+        by_mark: dict[Mark, dict[str, FoundFile]] = defaultdict(dict)
+        superblocks: dict[Mark, FoundFile] = {}
+        for number, (_, found) in enumerate(disks):
+            kinds = {row["partition"]: row["file_system"] for row in found.partitions}
+            for file in found.files:
+                file.disk = number
+                if file.path.startswith(_SUPERBLOCK):
+                    superblocks[number, file.path.removeprefix(_SUPERBLOCK)] = file
+                if file.kind == "metadata" or kinds.get(file.partition, "").startswith(_NOT_OF_LINUX):
+                    continue
+                for name in (file.path, *file.other_paths):
+                    if parts := _split_mark(name):
+                        by_mark[number, parts[0]][parts[1]] = file
+        root = next((mark for mark in sorted(by_mark) if "/etc" in by_mark[mark]), (0, ""))
+        self._fill(by_mark[root])
+        others = {mark: files["/"] for mark, files in by_mark.items() if "/" in files and mark != root}
         if others:
-            superblocks = {
-                file.path.removeprefix(_SUPERBLOCK): file
-                for file in found.files
-                if file.path.startswith(_SUPERBLOCK)
-            }
-            for folder, mark in find_mounts(disk, self.read("/etc/fstab"), others, superblocks).items():
+            fstab = self.read("/etc/fstab")
+            for folder, mark in find_mounts(self._disks, fstab, others, superblocks).items():
                 self._mount(folder, by_mark[mark])
+        # of several hard links the first in sorted order
+        self._path_of = {id(file): path for path, file in sorted(self.files.items(), reverse=True)}
 
     def _fill(self, files: dict[str, FoundFile]) -> None:
         self.files = files
@@ -82,7 +85,18 @@ class FileTree:
     def name(self, path: str) -> str:
         """Return the path that a manifest has for a path of the system, which need not be there."""
         file = self.files.get(path)
-        return self._mark + path if file is None else file.path
+        return path if file is None else self._path_of[id(file)]
+
+    def path_in_manifest(self, file: FoundFile) -> str:
+        """Return the path of a file as the system knows it; one that it does not see keeps a mark.
+
+        The mark, ``@`` and the number of the partition, also tells what lies below a folder that something
+        else is mounted on.
+        """
+        if id(file) in self._path_of:
+            return self._path_of[id(file)]
+        is_taken = file.path in self.files and file.kind != "metadata"
+        return f"@{file.partition}{file.path}" if is_taken else file.path
 
     def names_in(self, folder: str) -> list[str]:
         """Return what is in a folder, sorted; nothing if there is no such folder. Links are not followed."""
@@ -151,12 +165,12 @@ class FileTree:
         for start, count, position in file.extents:
             first, last = max(position, offset), min(position + count, end)
             if first < last:
-                piece = self._disk.read(start + first - position, last - first)
+                piece = self._disks[file.disk].read(start + first - position, last - first)
                 data[first - offset : first - offset + len(piece)] = piece
         return bytes(data)
 
 
-def split_mark(path: str) -> tuple[str, str] | None:
+def _split_mark(path: str) -> tuple[str, str] | None:
     """Split ``@2/a`` into the mark of a file system and the path in it; None for a name of metadata."""
     match = _MARK.fullmatch(path)
     return (match[1] or "", match[2]) if match else None

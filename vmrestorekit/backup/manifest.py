@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import polars as pl
 import xxhash
 
 from vmrestorekit.backup.file_tree import FileTree
-from vmrestorekit.backup.files import FoundFile, find_files
+from vmrestorekit.backup.files import DiskFiles, FoundFile, find_files
 from vmrestorekit.backup.images import DiskImage, open_image
 from vmrestorekit.backup.packages import package_owners
 from vmrestorekit.backup.references import find_references
@@ -24,13 +26,13 @@ from vmrestorekit.traces.manifest import (
     ManifestError,
 )
 
-__all__ = ["build_manifest", "describe_manifest", "hash_blocks"]
+__all__ = ["build_manifest", "build_manifests", "describe_manifest", "hash_blocks"]
 
 _READ_BYTES = 8 * 1024 * 1024
 
 
 def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
-    """Read a disk image and tell what lies where on it.
+    """Read a disk image and tell what lies where on it; of a machine with several see `build_manifests`.
 
     Parameters
     ----------
@@ -42,8 +44,7 @@ def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
     Manifest
         `content` is the xxh3_64 of each 4 KiB, 0 for zeros (and 1 should the hash of others be 0). A block
         shared by several files belongs to the one that has the first of its bytes. Packages and references
-        are those of the one system that is installed on the disk; what it mounts from other disks is not
-        seen.
+        are those of the one system that is installed.
 
     Raises
     ------
@@ -54,26 +55,50 @@ def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
     ManifestError
         If pytsk3 is not installed.
     """
-    if not isinstance(disk, DiskImage):
-        with open_image(disk) as image:
-            return build_manifest(image)
-    found = find_files(disk)
+    return build_manifests([disk])[0]
+
+
+def build_manifests(disks: Sequence[str | os.PathLike[str] | DiskImage]) -> tuple[Manifest, ...]:
+    """Read all disks of a machine and tell what lies where on each; errors as of `build_manifest`.
+
+    Paths are those under which the machine's system knows the files, wherever its /etc/fstab mounts what is
+    on the disks. A reference belongs to the manifest of the disk on which its source lies.
+    """
+    with contextlib.ExitStack() as stack:
+        images = [
+            disk if isinstance(disk, DiskImage) else stack.enter_context(open_image(disk)) for disk in disks
+        ]
+        found = [find_files(image) for image in images]
+        tree = FileTree(list(zip(images, found, strict=True)))
+        packages, references = package_owners(tree), find_references(tree)
+        disk_of = {tree.name(path): file.disk for path, file in tree.files.items()}
+        place = references["source"].replace_strict(disk_of, default=0, return_dtype=pl.Int64)
+        return tuple(
+            _manifest(image, its_files, tree, packages, references.filter(place == number))
+            for number, (image, its_files) in enumerate(zip(images, found, strict=True))
+        )
+
+
+def _manifest(
+    disk: DiskImage, found: DiskFiles, tree: FileTree, packages: Mapping[str, str], references: pl.DataFrame
+) -> Manifest:
     content = hash_blocks(disk)
-    files = sorted((file for file in found.files if file.extents), key=lambda file: file.path)
-    owner, position = _owners(files, len(content))
+    named = sorted(
+        ((tree.path_in_manifest(file), file) for file in found.files if file.extents),
+        key=lambda pair: pair[0],
+    )
+    owner, position = _owners([file for _, file in named], len(content))
     blocks = pl.DataFrame(
         {"content": content, "file": owner, "file_block": position}, schema=BLOCKS_SCHEMA
     ).with_columns(
         pl.when(pl.col("file") >= 0).then(pl.col("file")),
         pl.when(pl.col("file") >= 0).then(pl.col("file_block")).alias("file_block"),
     )
-    tree = FileTree(disk, found)
-    packages = package_owners(tree)
     columns = {
-        "path": [file.path for file in files],
-        "size": [file.size for file in files],
-        "kind": [file.kind for file in files],
-        "package": [packages.get(file.path) for file in files],
+        "path": [path for path, _ in named],
+        "size": [file.size for _, file in named],
+        "kind": [file.kind for _, file in named],
+        "package": [packages.get(path) for path, _ in named],
     }
     try:
         return Manifest(
@@ -81,7 +106,7 @@ def build_manifest(disk: str | os.PathLike[str] | DiskImage) -> Manifest:
             blocks,
             pl.DataFrame(columns, schema=FILES_SCHEMA),
             pl.DataFrame(found.partitions, schema=PARTITIONS_SCHEMA),
-            find_references(tree),
+            references,
         )
     except ManifestError as error:
         raise ManifestError(f"{disk.name}: {error}") from error

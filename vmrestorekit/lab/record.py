@@ -215,13 +215,13 @@ def _add(
     stored: Path, states: Sequence[Path], out_dir: Path, description: Mapping[str, Any], report: Report
 ) -> None:
     """Add a recorded boot to the corpus, with a manifest of each disk before it."""
-    from vmrestorekit.backup.manifest import build_manifest
+    from vmrestorekit.backup.manifest import build_manifests
     from vmrestorekit.traces.recording import add_boot
 
     trace = ReadTrace.load(stored)
     about = trace.metadata
     report.now(f"{about.vm} {about.boot}: describing the disks before the boot")
-    add_boot(out_dir, trace, [build_manifest(state) for state in states], _described(description))
+    add_boot(out_dir, trace, build_manifests(states), _described(description))
     seconds = about.marks[BOOT_DONE_MARK] / 1e9
     report.say(
         f"{about.vm} {about.boot}: {trace.frame.height} requests, {seconds:.1f} s under {about.accelerator}"
