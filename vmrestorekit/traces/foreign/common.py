@@ -235,7 +235,8 @@ def build_trace(
     try:
         validate_trace(frame, metadata, source=str(path))
     except TraceError as error:
-        raise ForeignFormatError(str(error)) from error
+        # such as a request beyond the end of the disk, whose size the file told
+        raise ForeignFormatError(f"expected requests that are possible: {error}") from error
     return ReadTrace(frame, metadata)
 
 
