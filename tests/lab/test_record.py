@@ -18,10 +18,11 @@ from vmrestorekit.cli import app
 from vmrestorekit.lab import programs, record
 from vmrestorekit.lab.guest import build_image
 from vmrestorekit.lab.history import Step
+from vmrestorekit.lab.machine import LostLineError
 from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError, run
 from vmrestorekit.lab.progress import Report
-from vmrestorekit.lab.qemu import run_guest
+from vmrestorekit.lab.qemu import UnexpectedLineError, run_guest
 from vmrestorekit.lab.record import record_boots, states_before
 from vmrestorekit.lab.recorder import Recorder
 from vmrestorekit.lab.spec import GuestSpec
@@ -64,6 +65,9 @@ def booted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         await disk.write(HELLO, bytes([count]))
         if names.count("interrupt"):
             raise Interrupted
+        if f"lose {boot}" in names:
+            names.remove(f"lose {boot}")
+            raise LostLineError("the line was lost")
         recorder.mark("boot_done_ns")
         return recorder.trace(
             vm, boot, accelerator="none", versions={}, follows=step.follows, repeats=step.repeats
@@ -277,6 +281,17 @@ def test_a_second_disk_has_a_state_and_a_manifest_of_its_own(
         record_boots(image, None, tmp_path / "other", accelerator="tcg")
 
 
+def test_a_boot_whose_end_was_lost_is_recorded_once_more_and_only_thrice(
+    image: Path, booted: list[str], tmp_path: Path
+) -> None:
+    booted.append("lose boot-2")
+    assert record_boots(image, 3, tmp_path / "corpus", accelerator="tcg") == ["boot-1", "boot-2", "boot-3"]
+    assert [byte_of_state(image, number) for number in (1, 2, 3)] == [0, 1, 2]
+    booted += ["lose boot-4"] * 3
+    with pytest.raises(LabError, match="the line was lost"):
+        record_boots(image, 4, tmp_path / "corpus", accelerator="tcg")
+
+
 def test_states_are_made_anew_from_the_writes(image: Path, booted: list[str], tmp_path: Path) -> None:
     record_boots(image, 3, tmp_path / "corpus", accelerator="tcg")
     assert not list(Path(f"{image}.boots").glob("before-*"))
@@ -351,6 +366,23 @@ def test_a_guest_that_never_says_it_is_up(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=sentence):
         boot(tmp_path, "boot done")
     assert (tmp_path / "console.log").read_bytes().endswith(b"hello\n")
+    assert no_qemu_is_left()
+
+
+def test_a_guest_that_says_that_it_failed(tmp_path: Path) -> None:
+    need("qemu-system-x86_64")
+
+    async def main(path: Path) -> None:
+        log = tmp_path / "console.log"
+        async with run_guest(path, ["disk"], accelerator="tcg", console_log=log, memory_mib=64) as guest:
+            await guest.start()
+            await guest.wait_for("boot done", 10, failing="hello")
+
+    with (
+        serving({"disk": MemoryDisk(PRINTS_HELLO)}) as path,
+        pytest.raises(UnexpectedLineError, match="the guest printed 'hello' instead of 'boot done'"),
+    ):
+        asyncio.run(main(path))
     assert no_qemu_is_left()
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from vmrestorekit.lab.history import Step
 from vmrestorekit.lab.nbd import Backend, serve
 from vmrestorekit.lab.overlay import Overlay
+from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.progress import Report
-from vmrestorekit.lab.qemu import Guest, run_guest
+from vmrestorekit.lab.qemu import Guest, UnexpectedLineError, run_guest
 from vmrestorekit.lab.recorder import Recorder
 from vmrestorekit.lab.units import (
     BOOT_DONE_LINE,
@@ -28,6 +29,7 @@ from vmrestorekit.traces.schema import ReadTrace
 __all__ = [
     "BOOT_DONE_MARK",
     "SERVICE_MARKS",
+    "LostLineError",
     "boot_machine",
     "change_machine",
     "raised_priority",
@@ -39,6 +41,10 @@ SERVICE_MARKS = ("service_start_ns", "service_end_ns")
 _AFTER_SERVICE_S = 2.0
 _CHANGE_TIMEOUT_S = 3600.0
 _LEAST_NICE = -20
+
+
+class LostLineError(LabError):
+    """The guest booted, and the line that tells when did not get through; another boot will tell."""
 
 
 async def record_boot(
@@ -77,7 +83,7 @@ async def record_boot(
         ):
             recorder.start()
             await guest.start()
-            await guest.wait_for(boot_done_line, timeout_s)
+            await _wait_for_the_end_of_the_boot(guest, boot_done_line, has_client, timeout_s)
             end_ns = recorder.mark(BOOT_DONE_MARK) + round(after_boot_s * 1e9)
         if has_client:
             async with _told_every_second(f"{vm} {boot}: a client", recorder, report):
@@ -98,6 +104,16 @@ async def record_boot(
         follows=step.follows,
         repeats=step.repeats,
     )
+
+
+async def _wait_for_the_end_of_the_boot(guest: Guest, line: str, has_client: bool, timeout_s: float) -> None:
+    try:
+        await guest.wait_for(line, timeout_s, failing=USE_BEGINS_LINE if has_client else "")
+    except UnexpectedLineError as error:
+        raise LostLineError(
+            f"the guest's line {line!r} was lost: a login prompt that opens the console at the same instant "
+            "empties it"
+        ) from error
 
 
 async def change_machine(

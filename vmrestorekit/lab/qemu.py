@@ -15,7 +15,7 @@ from qemu.qmp import QMPClient, QMPError
 
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
 
-__all__ = ["QEMU", "Guest", "qemu_version", "run_guest"]
+__all__ = ["QEMU", "Guest", "UnexpectedLineError", "qemu_version", "run_guest"]
 
 QEMU = "qemu-system-x86_64"
 _ACCELERATORS = {
@@ -35,6 +35,10 @@ def qemu_version() -> str:
     require_programs([QEMU], "running a virtual machine")
     match = re.search(r"version (\S+)", run([QEMU, "--version"], timeout_s=30))
     return match[1] if match else "unknown"
+
+
+class UnexpectedLineError(LabError):
+    """The guest printed a line that says that the one waited for will not come."""
 
 
 class Guest:
@@ -66,6 +70,8 @@ class Guest:
         ------
         LabError
             If it does not come in time or the machine ends; the message has the last line of the console.
+        UnexpectedLineError
+            If the failing line comes first; the message has the line before it.
         """
         wanted = line.encode()
         try:
@@ -75,7 +81,9 @@ class Guest:
                     if failed >= 0:
                         said = self._console[self._searched : failed].decode(errors="replace").split("\n")
                         lines = [each.strip() for each in said if each.strip()] or ["nothing"]
-                        raise LabError(f"the guest printed {failing!r} instead of {line!r}: {lines[-1]}")
+                        raise UnexpectedLineError(
+                            f"the guest printed {failing!r} instead of {line!r}: {lines[-1]}"
+                        )
                     if self._ended:
                         raise LabError(f"the guest ended before it printed {line!r}; {self._last_line()}")
                     await self._news.wait()

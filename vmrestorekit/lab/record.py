@@ -16,6 +16,7 @@ from vmrestorekit.lab.guest import describe_image
 from vmrestorekit.lab.history import DiskStates, Step, steps_of
 from vmrestorekit.lab.machine import (
     BOOT_DONE_MARK,
+    LostLineError,
     boot_machine,
     change_machine,
     raised_priority,
@@ -30,6 +31,7 @@ from vmrestorekit.traces.schema import ReadTrace
 
 __all__ = ["choose_accelerator", "record_boots", "states_before"]
 
+_ATTEMPTS = 3
 _KERNEL_LINE = "Linux version"  # the first line a Linux kernel prints
 _SIGNATURE_AT, _SIGNATURE = 510, b"\x55\xaa"  # without it no BIOS boots from a disk
 
@@ -109,23 +111,7 @@ def record_boots(
             _make_change_before(machine, step, accelerator, timeout_s, report)
             report.now(f"{machine.name} {step.boot}: making the disks before it")
             before = machine.states.before_boot(step.number)
-            with machine.states.overlays(before, step.boot) as disks:
-                booting = record_boot(
-                    *(disks, machine.name, step.boot),
-                    accelerator=accelerator,
-                    console_log=work_dir / f"{step.boot}.console.log",
-                    versions=_versions(machine.description),
-                    step=step,
-                    has_client=machine.has_client,
-                    graphics=bool(machine.description.get("graphics")),
-                    after_boot_s=after_boot_s,
-                    timeout_s=timeout_s,
-                    report=report,
-                )
-                with raised_priority():
-                    trace = asyncio.run(booting)
-                for disk in disks:
-                    disk.save()
+            trace = _recorded(machine, step, before, accelerator, after_boot_s, timeout_s, report)
             # the trace goes last: where it is, the boot is recorded whole
             trace.save(stored)
         _add(stored, machine.states.before_boot(step.number), out_dir, machine.description, report)
@@ -180,6 +166,44 @@ def states_before(image: Path, boots: int, work_dir: Path | None = None) -> list
     described = describe_image(image).get("history")
     states = _Recording.of(image, None if described else boots, work_dir).states
     return [states.before_boot(number)[0] for number in range(1, boots + 1)]
+
+
+def _recorded(
+    machine: _Recording,
+    step: Step,
+    before: Sequence[Path],
+    accelerator: str,
+    after_boot_s: float,
+    timeout_s: float,
+    report: Report,
+) -> ReadTrace:
+    """Record one boot and save its writes; one whose end was lost on the console is booted once more."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        with machine.states.overlays(before, step.boot) as disks:
+            booting = record_boot(
+                *(disks, machine.name, step.boot),
+                accelerator=accelerator,
+                console_log=machine.states.work_dir / f"{step.boot}.console.log",
+                versions=_versions(machine.description),
+                step=step,
+                has_client=machine.has_client,
+                graphics=bool(machine.description.get("graphics")),
+                after_boot_s=after_boot_s,
+                timeout_s=timeout_s,
+                report=report,
+            )
+            try:
+                with raised_priority():
+                    trace = asyncio.run(booting)
+            except LostLineError as error:
+                if attempt == _ATTEMPTS:
+                    raise
+                report.say(f"{machine.name} {step.boot}: {error}; recorded once more")
+                continue
+            for disk in disks:
+                disk.save()
+            return trace
+    raise AssertionError("every attempt returns or raises")
 
 
 def _make_change_before(
