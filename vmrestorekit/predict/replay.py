@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
-from vmrestorekit.predict.base import SCORES_SCHEMA, BlockPredictor
+from vmrestorekit.predict.base import BlockPredictor
+from vmrestorekit.predict.mapped import expect_way, keyed_reads, replayed
 from vmrestorekit.predict.observed import PredictError, blocks_read
 from vmrestorekit.traces.manifest import Manifest
 
@@ -18,46 +18,52 @@ __all__ = ["ContentHashReplay", "LastBootReplay"]
 
 
 class LastBootReplay(BlockPredictor):
-    """What the same machine read in its last recorded boot, at the same addresses.
+    """What the same machine read in its last recorded boot.
+
+    Parameters
+    ----------
+    by : {"address", "content", "path"}
+        Where: at the same addresses, wherever the same content lies now, or at the same places of files of
+        the same path, see `vmrestorekit.predict.mapped`.
 
     Attributes
     ----------
     boot_ : str
         The boot that is replayed: the last of those given.
-    reads_ : polars.DataFrame
-        See `blocks_read`.
+    times_ : polars.DataFrame
+        ``key`` and ``first_read_ns``; a row for each block that was read.
     disk_bytes_ : tuple of int
     """
 
+    def __init__(self, by: str = "address") -> None:
+        self.by = by
+
     def _fit(self, boots: tuple[Boot, ...]) -> None:
+        expect_way(self.by)
         machines = sorted({boot.vm for boot in boots})
         if len(machines) > 1:
             raise PredictError(
-                f"LastBootReplay: expected boots of one virtual machine, got boots of {', '.join(machines)}"
+                f"{type(self).__name__}: expected boots of one virtual machine, "
+                f"got boots of {', '.join(machines)}"
             )
         newest = boots[-1]
         self.boot_ = newest.boot
-        self.reads_ = blocks_read(newest)
-        self.disk_bytes_ = tuple(manifest.disk_bytes for manifest in newest.manifests)
+        self.times_ = keyed_reads(newest, self.by).select("key", first_read_ns="first_ns")
+        self.disk_bytes_ = newest.disk_bytes
 
     def _score_blocks(self, manifest: Manifest, disk: int) -> pl.DataFrame:
+        name = type(self).__name__
         if disk >= len(self.disk_bytes_):
             raise PredictError(
-                f"LastBootReplay: expected one of {len(self.disk_bytes_)} recorded disks, got disk {disk}"
+                f"{name}: expected one of {len(self.disk_bytes_)} recorded disks, got disk {disk}"
             )
-        if manifest.disk_bytes != self.disk_bytes_[disk]:
+        # contents and files may have moved to a larger disk, addresses have not
+        if self.by == "address" and manifest.disk_bytes != self.disk_bytes_[disk]:
             raise PredictError(
-                f"LastBootReplay: expected the recorded disk {disk} of {self.disk_bytes_[disk]} bytes, "
+                f"{name}: expected the recorded disk {disk} of {self.disk_bytes_[disk]} bytes, "
                 f"got a disk of {manifest.disk_bytes} bytes"
             )
-        reads = self.reads_.filter(pl.col("disk") == disk)
-        blocks = reads["block"].to_numpy()
-        probability = np.zeros(manifest.blocks.height)
-        probability[blocks] = 1.0
-        time = np.full(manifest.blocks.height, np.nan)
-        time[blocks] = reads["first_read_ns"].to_numpy()
-        scores = pl.DataFrame({"probability": probability, "first_read_ns": time}, schema=SCORES_SCHEMA)
-        return scores.with_columns(pl.col("first_read_ns").fill_nan(None))
+        return replayed(manifest, disk, self.by, self.times_)
 
 
 class ContentHashReplay(BlockPredictor):
