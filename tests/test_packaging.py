@@ -42,7 +42,9 @@ def pins() -> dict[str, Version]:
 
 
 @pytest.mark.parametrize(
-    "requirement", [*BASE, *EXTRAS["images"], *EXTRAS["lab"], *EXTRAS["test"]], ids=lambda found: found.name
+    "requirement",
+    [*BASE, *EXTRAS["images"], *EXTRAS["lab"], *EXTRAS["cluster"], *EXTRAS["test"]],
+    ids=lambda found: found.name,
 )
 def test_a_direct_dependency_is_pinned_within_its_range(requirement: Requirement) -> None:
     version = pins()[canonicalize_name(requirement.name)]
@@ -121,7 +123,9 @@ def test_what_the_code_imports_is_declared_and_the_other_way_round() -> None:
     distribution = {"sklearn": "scikit-learn", "qemu": "qemu.qmp"}
     used = {canonicalize_name(distribution.get(root, root)) for root in roots}
     base = {canonicalize_name(requirement.name) for requirement in BASE}
-    optional = {canonicalize_name(found.name) for name in ("images", "lab") for found in EXTRAS[name]}
+    optional = {
+        canonicalize_name(found.name) for name in ("images", "lab", "cluster") for found in EXTRAS[name]
+    }
     assert used <= base | optional, "imported, but not declared"
     assert base <= used, "declared, but not imported"
 
