@@ -6,25 +6,22 @@ unpacks and carries out.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmrestorekit.backup.files import find_files, read_file
+from vmrestorekit.backup.file_tree import FileTree
+from vmrestorekit.backup.files import find_files
 from vmrestorekit.backup.images import open_image
-from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
+from vmrestorekit.lab.programs import LabError, require_programs, run
 from vmrestorekit.lab.spec import Change
 
 __all__ = ["pack_change"]
 
 _STATUS = "/var/lib/dpkg/status"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# label of an archive -> where Debian has it, for a machine whose apt knows no nearer place
-_ARCHIVES = {
-    "Debian": "http://deb.debian.org/debian",
-    "Debian-Security": "http://security.debian.org/debian-security",
-}
 _BLOCK = 512
 
 
@@ -51,7 +48,7 @@ def pack_change(change: Change, release: str, disks: Sequence[Path], work_dir: P
     packages = []
     if change.packages:
         status = folder / "status"
-        _read_status(disks, status)
+        status.write_bytes(_read_status(disks))
         packages = _fetch(change, release, status, folder, log)
     lines = ["cd /var/tmp/vmrestorekit-change"]
     if packages:
@@ -71,14 +68,13 @@ def pack_change(change: Change, release: str, disks: Sequence[Path], work_dir: P
     return image
 
 
-def _read_status(disks: Sequence[Path], target: Path) -> None:
-    for path in disks:
-        with open_image(path) as disk:
-            for file in find_files(disk).files:
-                if file.path == _STATUS:
-                    target.write_bytes(b"".join(read_file(disk, file)))
-                    return
-    raise LabError(f"{disks[0]}: expected a guest with {_STATUS}, found none that can be read")
+def _read_status(disks: Sequence[Path]) -> bytes:
+    with contextlib.ExitStack() as stack:
+        images = [stack.enter_context(open_image(path)) for path in disks]
+        status = FileTree([(image, find_files(image)) for image in images]).read(_STATUS)
+    if not status:
+        raise LabError(f"{disks[0]}: expected a guest with {_STATUS}, found none that can be read")
+    return status
 
 
 def _fetch(change: Change, release: str, status: Path, folder: Path, log: Path) -> list[Path]:
@@ -110,9 +106,9 @@ def _fetch(change: Change, release: str, status: Path, folder: Path, log: Path) 
     }
     apt = ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
     run([*apt, "update"], log=log)
-    what = (
-        ["dist-upgrade"] if change.packages == ("*",) else ["-t", change.suite, "install", *change.packages]
-    )
+    what = ["-t", change.suite, "install", *change.packages]
+    if change.packages == ("*",):  # all that can be upgraded: what the mirror lists and lacks cannot
+        what = ["--fix-missing", "dist-upgrade"]
     run([*apt, "--download-only", *what], log=log)
     packages = sorted((folder / "cache/archives").glob("*.deb"))
     if not packages:
@@ -121,8 +117,9 @@ def _fetch(change: Change, release: str, status: Path, folder: Path, log: Path) 
 
 
 def _archive(label: str) -> str:
-    if find_program("apt-get") is None:
-        return _ARCHIVES[label]
+    """Return where this machine's apt has an archive from."""
     wanted = ["Created-By: Packages", "Origin: Debian", f"Label: {label}", "Component: main"]
     known = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted]).split()
-    return known[0] if known else _ARCHIVES[label]
+    if not known:
+        raise LabError(f"expected an archive with the label {label!r} among those of this machine's apt")
+    return known[0]
