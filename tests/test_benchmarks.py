@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vmrestorekit import cli
+from vmrestorekit.cli import bench
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -124,6 +125,6 @@ def test_an_unknown_benchmark_is_refused_with_those_that_exist() -> None:
 
 
 def test_without_the_repository_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "vmrestorekit" / "cli.py"))
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "vmrestorekit" / "cli" / "bench.py"))
     with pytest.raises(FileNotFoundError, match="they come with the repository, not with the package"):
         CliRunner().invoke(cli.app, ["bench"], catch_exceptions=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vmrestorekit.cli import side_by_side
+from vmrestorekit.cli.traces import side_by_side
 from vmrestorekit.traces.corpus import Corpus
 from vmrestorekit.traces.in_common import read_again, repeatability
 from vmrestorekit.traces.working_set import working_sets
