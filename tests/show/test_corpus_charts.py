@@ -14,20 +14,17 @@ from tiny_boots import MS
 
 from vmrestorekit.show import renderer
 from vmrestorekit.show.corpus_charts import (
-    KINDS_READ,
-    after_changes,
     after_changes_dots,
     bytes_read_so_far,
-    first_touch_map,
     machines_by_release,
     overlap_matrix,
     reading_curves,
     repeatability_dots,
-    touches_by_kind,
     working_set_bars,
 )
+from vmrestorekit.show.first_touch_map import KINDS_READ, first_touch_map, touches_by_kind
 from vmrestorekit.traces.boots import Boot, RecordedVM
-from vmrestorekit.traces.in_common import WAYS, overlaps, repeatability
+from vmrestorekit.traces.in_common import WAYS, after_changes, overlaps, repeatability
 from vmrestorekit.traces.manifest import FILES_SCHEMA, Manifest
 from vmrestorekit.traces.schema import ReadTrace
 from vmrestorekit.traces.working_set import boot_blocks, service_blocks, working_sets

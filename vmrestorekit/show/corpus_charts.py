@@ -16,46 +16,34 @@ import numpy as np
 import polars as pl
 
 from vmrestorekit.show import renderer
+from vmrestorekit.show.chart_frame import ONLY_LABELS, WIDTH, Chart, finished, heading, only_says
 from vmrestorekit.show.theme import (
     BLUE,
-    BLUISH_GREEN,
     GREY,
     ORANGE,
-    REDDISH_PURPLE,
-    SKY_BLUE,
     VERMILLION,
-    YELLOW,
 )
-from vmrestorekit.traces.boots import Boot, RecordedVM
+from vmrestorekit.traces.boots import RecordedVM
 from vmrestorekit.traces.in_common import WAYS
-from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
-from vmrestorekit.traces.working_set import blocks_touched, boot_blocks, until_boot_done
+from vmrestorekit.traces.working_set import until_boot_done
 
 __all__ = [
-    "KINDS_READ",
-    "after_changes",
     "after_changes_dots",
     "bytes_read_so_far",
-    "first_touch_map",
     "machines_by_release",
     "overlap_matrix",
     "reading_curves",
     "repeatability_dots",
-    "touches_by_kind",
     "working_set_bars",
 ]
 
 renderer.enable()
 
-# Altair's charts return themselves from most methods, which its types say as Any or as a union
-Chart: TypeAlias = Any
 Machines: TypeAlias = Mapping[str, RecordedVM]
 
-_WIDTH = 760
 _MB = 1e6
 _PALE = "#C4C4C4"
 _ROW = 19  # pixels of one machine
-_SAME = {"address": ["disk", "block"], "content": ["content"], "path": ["path", "file_block"]}
 _WAY_TITLES = {
     "address": "at the same address",
     "content": "with the same content",
@@ -64,45 +52,8 @@ _WAY_TITLES = {
 _LARGEST_CELL, _ROOM_FOR_A_NUMBER, _LARGEST_MATRIX = 44, 22, 680  # pixels
 _BEFORE_BOOTS = {"shutdown": (BLUE, "circle"), "crash": (GREY, "square"), "change": (VERMILLION, "triangle")}
 _PAIRS = {"recorded twice": (BLUE, "circle"), "after shutdowns": (VERMILLION, "triangle")}
-_ONLY_LABELS: dict[str, Any] = {
-    "labelLimit": 260,
-    "labelOverlap": False,
-    "ticks": False,
-    "domain": False,
-    "grid": False,
-    "title": None,
-}
 _SMALL: dict[str, Any] = {"fontSize": 12, "fontWeight": "normal"}
-_MARKS = {"boot_done_ns": "boot done", "service_start_ns": "service", "service_end_ns": "service ends"}
-_READ_MB = (pl.len() * MANIFEST_BLOCK_BYTES / _MB).round(3).alias("mb")
-_MB_AND_SECOND = [alt.Tooltip("mb:Q", title="MB"), alt.Tooltip("second:Q", format=".2f")]
-_CELLS_ACROSS, _CELLS_DOWN = 250, 90  # of the map of first touches
 _SAMPLES = 60  # of a curve
-
-KINDS_READ = {
-    "boot loader": "#595959",
-    "kernel, initial RAM disk": BLUE,
-    "kernel modules": SKY_BLUE,
-    "programs and their files": VERMILLION,
-    "libraries": ORANGE,
-    "configuration": YELLOW,
-    "file system's own": BLUISH_GREEN,
-    "data and logs": REDDISH_PURPLE,
-    "other": "#B3B3B3",
-}
-# the first that fits
-_KINDS_OF_PATHS = {
-    r"^\$boot|^(/boot)?/grub(/|$)": "boot loader",
-    r"^\$": "file system's own",
-    r"^/boot/|^/(vmlinuz|initrd\.img|config|System\.map)-": "kernel, initial RAM disk",
-}
-_KINDS_OF_SYSTEM_PATHS = {
-    r"^(/usr)?/lib/modules/": "kernel modules",
-    r"^/etc/|\.(conf|service|socket|target|timer|mount|path|slice|rules)$": "configuration",
-    r"^(/usr|/lib|/opt).*\.so(\.[0-9.]+)?$": "libraries",
-    r"^/(usr|bin|sbin|lib|opt)": "programs and their files",
-    r"^/(var|srv|home|root|tmp|mnt|media)/": "data and logs",
-}
 
 
 def machines_by_release(machines: Machines) -> pl.DataFrame:
@@ -112,7 +63,7 @@ def machines_by_release(machines: Machines) -> pl.DataFrame:
     return frame.sort("release", "lineage", "vm")
 
 
-def working_set_bars(sets: pl.DataFrame, machines: Machines, *, width: int = _WIDTH) -> Chart:
+def working_set_bars(sets: pl.DataFrame, machines: Machines, *, width: int = WIDTH) -> Chart:
     """Chart what each machine reads until it has booted and in a minute of service, and what it stores.
 
     Parameters
@@ -126,7 +77,7 @@ def working_set_bars(sets: pl.DataFrame, machines: Machines, *, width: int = _WI
     """
     title = "What a machine reads, and what it stores"
     if not sets.height:
-        return _only_says(title, "No machine was recorded.")
+        return only_says(title, "No machine was recorded.")
     sets = machines_by_release(machines).join(sets, on="vm")
     names = _Names(sets.sort("release", "distinct_mb", descending=[False, True]))
     parts = {"distinct_mb": "until boot done", "service_mb": "first read in the minute of service"}
@@ -157,7 +108,7 @@ def working_set_bars(sets: pl.DataFrame, machines: Machines, *, width: int = _WI
     left = names.beside(bars, sums, round(0.48 * width))
     right = names.beside(stored + of_it, shares, round(0.3 * width), named=False)
     said = "each machine's last boot; 4 KiB blocks with contents, each counted once"
-    return _finished(alt.hconcat(left, right, spacing=20), _title(title, said))
+    return finished(alt.hconcat(left, right, spacing=20), heading(title, said))
 
 
 def _mb(field: str, title: str) -> alt.X:
@@ -165,7 +116,7 @@ def _mb(field: str, title: str) -> alt.X:
 
 
 def overlap_matrix(
-    pairs: pl.DataFrame, machines: Machines, ways: Sequence[str] = WAYS, *, width: int = _WIDTH
+    pairs: pl.DataFrame, machines: Machines, ways: Sequence[str] = WAYS, *, width: int = WIDTH
 ) -> Chart:
     """Chart how much of what each machine reads each other one reads, too: a matrix for each way to compare.
 
@@ -185,7 +136,7 @@ def overlap_matrix(
         raise ValueError(f"ways: expected some of {', '.join(WAYS)}, got {unknown or 'none'}")
     title = "How much of what a machine reads another one reads, too"
     if not pairs.height:
-        return _only_says(title, "There are no two boots to compare.")
+        return only_says(title, "There are no two boots to compare.")
     names = _Names(machines_by_release(machines))
     side = min(width / len(ways) - 10, _LARGEST_CELL * len(names.places), _LARGEST_MATRIX)
     small = min(10, round(0.8 * side / len(names.places)))
@@ -198,7 +149,7 @@ def overlap_matrix(
         named = alt.TitleParams(_WAY_TITLES[way], frame="group", anchor="start", **_SMALL)
         charts.append(matrix.encode(x, y).properties(width=round(side), height=round(side), title=named))
     said = "percent of what the last boot of the machine on the left reads; on the diagonal: its boot before"
-    return _finished(alt.hconcat(*charts, spacing=10).resolve_scale(color="shared"), _title(title, said))
+    return finished(alt.hconcat(*charts, spacing=10).resolve_scale(color="shared"), heading(title, said))
 
 
 def _matrix(frame: pl.DataFrame, way: str, *, has_room: bool) -> Chart:
@@ -211,148 +162,7 @@ def _matrix(frame: pl.DataFrame, way: str, *, has_room: bool) -> Chart:
     return alt.layer(cells, numbers) if has_room else alt.layer(cells)
 
 
-def touches_by_kind(boot: Boot) -> pl.DataFrame:
-    """Return the 4 KiB blocks with contents that a recording reads, when it first does, and what they are.
-
-    Returns
-    -------
-    polars.DataFrame
-        `disk`, `block`, `place` (how many blocks with contents the disk has in front of it), `path` (null: of
-        no file), `second` of the first read, and `what`, one of `KINDS_READ`; in order of the first reads.
-    """
-    reads = boot.trace.frame.filter(pl.col("op") == "read")
-    touched = blocks_touched(reads)
-    ends = (reads["offset"] + reads["length"]).to_numpy()
-    blocks = -(-ends // MANIFEST_BLOCK_BYTES) - reads["offset"].to_numpy() // MANIFEST_BLOCK_BYTES
-    request = np.searchsorted(np.cumsum(blocks), touched["touch"].to_numpy(), side="right")
-    touched = touched.with_columns(second=reads["issued_ns"].gather(request) / 1e9)
-    disks = []
-    for disk, manifest in enumerate(boot.manifests):
-        here = touched.filter(pl.col("disk") == disk)
-        place = (manifest.blocks["content"] != 0).cum_sum().cast(pl.Int64) - 1
-        found = manifest.blocks[here["block"]].select("content", "file")
-        named = pl.concat([here, found], how="horizontal").with_columns(place=place[here["block"]])
-        named = named.filter(pl.col("content") != 0)
-        disks.append(named.join(_kinds_of_files(manifest), on="file", how="left"))
-    what = pl.col("what").fill_null("other")
-    return pl.concat(disks).sort("touch").select("disk", "block", "place", "path", "second", what)
-
-
-def _kinds_of_files(manifest: Manifest) -> pl.DataFrame:
-    """Return `file`, `path` and `what` of each file.
-
-    A file system without the folders of an installation is mounted somewhere, but the manifest does not say
-    where: what is in it counts as data, unless it looks like /boot.
-    """
-    files = manifest.files.select("path", "kind").with_row_index("file").cast({"file": pl.Int32})
-    inside = pl.col("path").str.replace(r"^@[^/]*/", "/")  # the mark of one of several file systems
-    files = files.with_columns(inside=inside, mark=pl.col("path").str.extract(r"^(@[^/]*)/").fill_null(""))
-    is_system = pl.col("inside").str.contains(r"^/(etc|usr|sbin)/").any().over("mark")
-    of_system = _first_that_fits(_KINDS_OF_SYSTEM_PATHS)
-    elsewhere = pl.when(is_system).then(of_system).otherwise(pl.lit("data and logs"))
-    is_folder = pl.col("kind").is_in(["directory", "symlink"])
-    by_path = _first_that_fits(_KINDS_OF_PATHS).fill_null(elsewhere)
-    what = pl.when(is_folder).then(pl.lit("file system's own")).otherwise(by_path)
-    return files.select("file", "path", what=what)
-
-
-def _first_that_fits(kinds: Mapping[str, str]) -> pl.Expr:
-    fits = {what: pl.col("inside").str.contains(expression) for expression, what in kinds.items()}
-    return pl.coalesce(pl.when(each).then(pl.lit(what)) for what, each in fits.items())
-
-
-def first_touch_map(boot: Boot, *, width: int = 560) -> Chart:
-    """Chart when a recording first reads which place of its disks; below, the same by what is read.
-
-    Parameters
-    ----------
-    boot : Boot
-    width : int
-        Of the drawing area in pixels.
-    """
-    title = "When a boot reads what for the first time"
-    touches = touches_by_kind(boot)
-    if not touches.height:
-        return _only_says(title, f"{boot.boot} of {boot.vm} reads no block with contents.")
-    last_mark = max(boot.metadata.marks.values(), default=0)
-    end = max(int(boot.trace.frame["completed_ns"].to_numpy().max()), last_mark) / 1e9
-    x = alt.X("second:Q", scale=alt.Scale(domain=[0, end], nice=False), title="seconds since the start")
-    disks = touches["disk"].unique().sort().to_list()
-    maps = [_map_of_disk(touches.filter(pl.col("disk") == disk), boot, disk, end) for disk in disks]
-    charts: list[Chart] = [
-        alt.layer(each.encode(x.axis(None)), _marks(boot, x.axis(None), named=not above)).resolve_axis(
-            x="independent"
-        )
-        for above, each in enumerate(maps)
-    ]
-    charts.append(_lanes(touches, end).encode(x) + _marks(boot, x))
-    said = f"{boot.vm}, {boot.boot}; upwards: what is stored, in the order of the disk, without empty space"
-    sized = [chart.properties(width=width) for chart in charts]
-    return _finished(alt.vconcat(*sized, spacing=8), _title(title, said))
-
-
-def _map_of_disk(touches: pl.DataFrame, boot: Boot, disk: int, end: float) -> Chart:
-    # empty space would press everything flat, and no backup copy stores it
-    stored = int((boot.manifests[disk].blocks["content"] != 0).sum()) * MANIFEST_BLOCK_BYTES / _MB
-    span = stored / _CELLS_DOWN
-    position = ((pl.col("place") * MANIFEST_BLOCK_BYTES / _MB / span).floor() + 0.5) * span
-    places = touches.group_by("what", second=_middle(end), position=position.round(2))
-    cells = places.agg(_READ_MB, pl.col("path").first()).sort("second", "position", "what")
-    scale = alt.Scale(domain=[0, stored], nice=False)
-    y = alt.Y("position:Q", title=f"disk {disk} (MB)", scale=scale)
-    tooltip = ["what:N", alt.Tooltip("path:N", title="such as"), *_MB_AND_SECOND]
-    squares = alt.Chart(cells).mark_square(size=14, opacity=1)
-    return squares.encode(y, _what_colour(), tooltip=tooltip).properties(height=70 if disk else 230)
-
-
-def _lanes(touches: pl.DataFrame, end: float) -> Chart:
-    """Return a lane for each kind of what is read: its label says what the colours above mean."""
-    total = dict(touches.group_by("what").agg(_READ_MB).iter_rows())
-    kinds = [kind for kind in KINDS_READ if kind in total]
-    texts = {kind: f"{kind}  {max(total[kind], 0.1):.1f} MB" for kind in kinds}
-    labels = alt.Axis(labelExpr=f"{json.dumps(texts)}[datum.value]", **_ONLY_LABELS)
-    bins = touches.group_by("what", second=_middle(end)).agg(_READ_MB).sort("second", "what")
-    ticks = alt.Chart(bins).mark_tick(thickness=2.4, size=13, opacity=1)
-    y = alt.Y("what:N", scale=alt.Scale(domain=kinds), axis=labels)
-    return ticks.encode(y, _what_colour(), tooltip=["what:N", *_MB_AND_SECOND]).properties(
-        height=17 * len(kinds)
-    )
-
-
-def _middle(end: float) -> pl.Expr:
-    """Return the middle of the span of time that a second is in, so that a chart has few enough marks."""
-    span = end / _CELLS_ACROSS
-    return (((pl.col("second") / span).floor() + 0.5) * span).round(3)
-
-
-def _what_colour() -> alt.Color:
-    scale = alt.Scale(domain=list(KINDS_READ), range=list(KINDS_READ.values()))
-    return alt.Color("what:N", legend=None, scale=scale)
-
-
-def _marks(boot: Boot, x: alt.X, *, named: bool = False) -> Chart:
-    """Return a rule for each mark of a recording, and their names as an axis above.
-
-    A client comes right after the boot is done: that name stands left of its rule, the next one right.
-    """
-    marks = boot.metadata.marks
-    seconds = {name: marks[mark] / 1e9 for mark, name in _MARKS.items() if mark in marks}
-    names, values = list(seconds), list(seconds.values())
-    rightwards = f"datum.value == {seconds.get(_MARKS['service_start_ns'], -1)}"
-    axis = alt.Axis(
-        orient="top",
-        values=values,
-        labelExpr=f"{json.dumps(names)}[indexof({json.dumps(values)}, datum.value)]",
-        labelAlign=alt.condition(rightwards, alt.value("left"), alt.value("right")),
-        labelFontSize=11,
-        **_ONLY_LABELS,
-    )
-    frame = pl.DataFrame({"second": values, "mark": names}, {"second": pl.Float64, "mark": pl.String})
-    rules = alt.Chart(frame).mark_rule(color=GREY, strokeDash=[4, 3])
-    return rules.encode(x.axis(axis) if named else x, tooltip=["mark:N", "second:Q"])
-
-
-def repeatability_dots(pairs: pl.DataFrame, machines: Machines, *, width: int = _WIDTH) -> Chart:
+def repeatability_dots(pairs: pl.DataFrame, machines: Machines, *, width: int = WIDTH) -> Chart:
     """Chart how much two boots of one machine have in common, and whether they read it in the same order.
 
     Parameters
@@ -365,50 +175,22 @@ def repeatability_dots(pairs: pl.DataFrame, machines: Machines, *, width: int = 
     """
     title = "Does a machine boot the same way twice?"
     if not pairs.height:
-        return _only_says(
+        return only_says(
             title, "No boot was recorded twice, and no two in a row are known to follow a shutdown."
         )
     panels = {
         "same_blocks": "blocks of either that both read (%)",
         "rank_correlation": "rank correlation of their order",
     }
-    heading = _title(title, "a point is a pair of recordings of one machine; the axes do not begin at zero")
+    said = heading(title, "a point is a pair of recordings of one machine; the axes do not begin at zero")
     scales = {
         "same_blocks": _up_to(100, pairs, "same_blocks"),
         "rank_correlation": _up_to(1, pairs, "rank_correlation"),
     }
-    return _dots(pairs, machines, panels, scales, "kind", _PAIRS, heading, width)
+    return _dots(pairs, machines, panels, scales, "kind", _PAIRS, said, width)
 
 
-def after_changes(machines: Machines) -> pl.DataFrame:
-    """Compare each boot with the one before, of the machines that were changed between two of them.
-
-    Returns
-    -------
-    polars.DataFrame
-        `vm`, `boot`, the boot `before`, what the boot `follows`, and in percent of its blocks (see
-        `boot_blocks`) those that the boot before read, too: at the same `address`, with the same `content`,
-        at the same place of a file of the same `path`.
-    """
-    rows = []
-    for machine in machines.values():
-        if any(boot.follows == "change" for boot in machine.boots[1:]):
-            for before, boot in itertools.pairwise(machine.boots):
-                if boot.follows in _BEFORE_BOOTS:
-                    rows.append((machine.name, boot.boot, before.boot, boot.follows, *_shared(boot, before)))
-    schema = dict.fromkeys(("vm", "boot", "before", "follows"), pl.String) | dict.fromkeys(WAYS, pl.Float64)
-    return pl.DataFrame(rows, schema, orient="row")
-
-
-def _shared(boot: Boot, before: Boot) -> list[float]:
-    blocks, earlier = boot_blocks(boot), boot_blocks(before)
-    return [
-        round(100 * blocks.join(earlier, on=same, how="semi").height / max(blocks.height, 1), 1)
-        for same in _SAME.values()
-    ]
-
-
-def after_changes_dots(pairs: pl.DataFrame, machines: Machines, *, width: int = _WIDTH) -> Chart:
+def after_changes_dots(pairs: pl.DataFrame, machines: Machines, *, width: int = WIDTH) -> Chart:
     """Chart how much of what a boot reads the boot before read, too: after a change, a shutdown, a crash.
 
     Parameters
@@ -421,10 +203,10 @@ def after_changes_dots(pairs: pl.DataFrame, machines: Machines, *, width: int = 
     """
     title = "What a change does to a boot: blocks that the boot before read, too (%)"
     if not pairs.height:
-        return _only_says(title, "No machine of this corpus was changed between two of its boots.")
-    heading = _title(title, "a point is a boot, compared with the one before of the same machine")
+        return only_says(title, "No machine of this corpus was changed between two of its boots.")
+    said = heading(title, "a point is a boot, compared with the one before of the same machine")
     scales = dict.fromkeys(WAYS, _up_to(100, pairs, *WAYS))
-    return _dots(pairs, machines, _WAY_TITLES, scales, "follows", _BEFORE_BOOTS, heading, width)
+    return _dots(pairs, machines, _WAY_TITLES, scales, "follows", _BEFORE_BOOTS, said, width)
 
 
 def bytes_read_so_far(machines: Machines) -> pl.DataFrame:
@@ -451,7 +233,7 @@ def bytes_read_so_far(machines: Machines) -> pl.DataFrame:
     return pl.concat(curves) if curves else pl.DataFrame(schema=schema)
 
 
-def reading_curves(curves: pl.DataFrame, machines: Machines, *, width: int = _WIDTH) -> Chart:
+def reading_curves(curves: pl.DataFrame, machines: Machines, *, width: int = WIDTH) -> Chart:
     """Chart how much each machine had read over time until its boot was done, a small chart each.
 
     Parameters
@@ -464,7 +246,7 @@ def reading_curves(curves: pl.DataFrame, machines: Machines, *, width: int = _WI
     """
     title = "How a boot's reading goes on until it is done"
     if not curves.height:
-        return _only_says(title, "No machine was recorded.")
+        return only_says(title, "No machine was recorded.")
     order = machines_by_release(machines)["vm"].to_list()
     ends = curves.group_by("vm").agg(pl.col("second", "mb").last())
     texts = {vm: [vm, f"{mb:.0f} MB in {second:.0f} s"] for vm, second, mb in ends.iter_rows()}
@@ -480,7 +262,7 @@ def reading_curves(curves: pl.DataFrame, machines: Machines, *, width: int = _WI
         .properties(width=min(220, width // columns - 16), height=90)
         .facet(alt.Facet("vm:N", sort=order, header=header), columns=columns, spacing=16)
     )
-    return _finished(facets, _title(title, "each machine's last boot"))
+    return finished(facets, heading(title, "each machine's last boot"))
 
 
 def _dots(
@@ -508,7 +290,7 @@ def _dots(
             tooltip=pairs.columns,
         )
         charts.append(points.properties(width=width // len(panels) - 18, height=names.height))
-    return _finished(alt.hconcat(*charts, spacing=18), title)
+    return finished(alt.hconcat(*charts, spacing=18), title)
 
 
 def _up_to(most: float, pairs: pl.DataFrame, *columns: str) -> alt.Scale:
@@ -545,7 +327,7 @@ class _Names:
         return channel(
             f"{field}:N",
             scale=alt.Scale(domain=self.places, padding=padding),
-            axis=alt.Axis(labels=labels, labelFontWeight=bold, **_ONLY_LABELS | axis),
+            axis=alt.Axis(labels=labels, labelFontWeight=bold, **ONLY_LABELS | axis),
         )
 
     def beside(self, bars: Chart, texts: Mapping[str, str], width: int, *, named: bool = True) -> Chart:
@@ -556,17 +338,3 @@ class _Names:
         bars = bars.encode(self.channel(alt.Y, labels=named))
         layers = alt.layer(bars, no_bars).resolve_axis(y="independent")
         return layers.properties(width=width, height=self.height)
-
-
-def _title(title: str, said: str) -> alt.TitleParams:
-    return alt.TitleParams(title, subtitle=said, anchor="start", fontSize=15, offset=10)
-
-
-def _finished(chart: Chart, title: alt.TitleParams) -> Chart:
-    return chart.properties(title=title, description=title.text).configure_view(stroke=None)
-
-
-def _only_says(title: str, sentence: str) -> Chart:
-    """Return a chart without anything but a sentence that says why."""
-    nothing = alt.Chart(pl.DataFrame({"x": [0]})).mark_point(opacity=0).properties(width=_WIDTH, height=1)
-    return _finished(nothing, _title(title, sentence))

@@ -19,7 +19,7 @@ from vmrestorekit.traces.working_set import (
     until_boot_done,
 )
 
-__all__ = ["WAYS", "overlaps", "read_again", "repeatability"]
+__all__ = ["WAYS", "after_changes", "overlaps", "read_again", "repeatability"]
 
 # what makes two blocks the same
 _SAME = {"address": ["disk", "block"], "content": ["content"], "path": ["path", "file_block"]}
@@ -214,3 +214,31 @@ def _percent(boots: Sequence[Boot], same: Sequence[str]) -> npt.NDArray[np.float
         percent[:, column] = np.bincount(row, count * there[key], len(boots))
     percent *= 100 / np.array([[max(frame.height, 1)] for frame in frames])
     return percent
+
+
+def after_changes(machines: Mapping[str, RecordedVM]) -> pl.DataFrame:
+    """Compare each boot with the one before, of the machines that were changed between two of them.
+
+    Returns
+    -------
+    polars.DataFrame
+        `vm`, `boot`, the boot `before`, what the boot `follows`, and in percent of its blocks (see
+        `boot_blocks`) those that the boot before read, too: at the same `address`, with the same `content`,
+        at the same place of a file of the same `path`.
+    """
+    rows = []
+    for machine in machines.values():
+        if any(boot.follows == "change" for boot in machine.boots[1:]):
+            for before, boot in itertools.pairwise(machine.boots):
+                if boot.follows in ("shutdown", "crash", "change"):
+                    rows.append((machine.name, boot.boot, before.boot, boot.follows, *_shared(boot, before)))
+    schema = dict.fromkeys(("vm", "boot", "before", "follows"), pl.String) | dict.fromkeys(WAYS, pl.Float64)
+    return pl.DataFrame(rows, schema, orient="row")
+
+
+def _shared(boot: Boot, before: Boot) -> list[float]:
+    blocks, earlier = boot_blocks(boot), boot_blocks(before)
+    return [
+        round(100 * blocks.join(earlier, on=same, how="semi").height / max(blocks.height, 1), 1)
+        for same in _SAME.values()
+    ]
