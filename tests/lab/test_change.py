@@ -87,6 +87,39 @@ def test_apt_is_asked_with_what_is_installed_in_the_guest(
     assert seen[-1][-len(asked) :] == asked
 
 
+@pytest.mark.parametrize("packages", [("*",), ("nginx",)])
+def test_a_package_that_the_mirror_lacks(
+    guest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    packages: tuple[str, ...],
+) -> None:
+    """Of all upgrades it is left out, and said so; of those that were asked for by name it is missed."""
+
+    def apt(command: list[str], **_: object) -> str:
+        words = [str(word) for word in command]
+        if "--download-only" in words:
+            options = dict(word[2:].split("=", 1) for word in words if word.startswith("-o"))
+            Path(options["Dir::Cache"], "archives", "other_1_amd64.deb").write_bytes(b"a package")
+            raise LabError("apt-get ended with status 100: E: 404 Not Found")
+        return "http://mirror.example/debian\n" if "indextargets" in words else ""
+
+    monkeypatch.setattr(change_module, "run", apt)
+    monkeypatch.setattr(change_module, "require_programs", lambda *_: None)
+    change = Change("bookworm-backports", packages)
+    place = (tmp_path / "work", tmp_path / "log")
+    if packages == ("*",):
+        assert set(members(pack_change(change, "bookworm", [guest], *place))) == {
+            "change",
+            "other_1_amd64.deb",
+        }
+        assert "could be fetched: apt-get ended with status 100: E: 404 Not Found" in capsys.readouterr().err
+    else:
+        with pytest.raises(LabError, match="404 Not Found"):
+            pack_change(change, "bookworm", [guest], *place)
+
+
 def test_an_archive_that_this_machine_s_apt_does_not_know(
     guest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from vmrestorekit.backup.file_tree import FileTree
 from vmrestorekit.backup.files import find_files
 from vmrestorekit.backup.images import open_image
 from vmrestorekit.lab.programs import LabError, require_programs, run
+from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.spec import Change
 
 __all__ = ["pack_change"]
@@ -25,7 +26,14 @@ _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _BLOCK = 512
 
 
-def pack_change(change: Change, release: str, disks: Sequence[Path], work_dir: Path, log: Path) -> Path:
+def pack_change(
+    change: Change,
+    release: str,
+    disks: Sequence[Path],
+    work_dir: Path,
+    log: Path,
+    report: Report | None = None,
+) -> Path:
     """Return a disk image: a tar archive with the script of the change and the packages it needs.
 
     Parameters
@@ -35,12 +43,15 @@ def pack_change(change: Change, release: str, disks: Sequence[Path], work_dir: P
     disks : sequence of Path
         The guest's disks as they are; what is installed is read from them.
     work_dir, log : Path
+    report : Report, optional
+        Is told of upgrades that could not be fetched.
 
     Raises
     ------
     LabError
         If no list of installed packages is found on the disks, or packages cannot be fetched.
     """
+    report = report or Report()
     folder = work_dir / "change"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -49,7 +60,7 @@ def pack_change(change: Change, release: str, disks: Sequence[Path], work_dir: P
     if change.packages:
         status = folder / "status"
         status.write_bytes(_read_status(disks))
-        packages = _fetch(change, release, status, folder, log)
+        packages = _fetch(change, release, status, folder, log, report)
     lines = ["cd /var/tmp/vmrestorekit-change"]
     if packages:
         lines += [
@@ -77,7 +88,7 @@ def _read_status(disks: Sequence[Path]) -> bytes:
     return status
 
 
-def _fetch(change: Change, release: str, status: Path, folder: Path, log: Path) -> list[Path]:
+def _fetch(change: Change, release: str, status: Path, folder: Path, log: Path, report: Report) -> list[Path]:
     """Let apt download what it would install on a machine with this status, into folders of its own."""
     require_programs(["apt-get"], "fetching packages for a change")
     for name in ("state/lists/partial", "cache/archives/partial"):
@@ -106,10 +117,14 @@ def _fetch(change: Change, release: str, status: Path, folder: Path, log: Path) 
     }
     apt = ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
     run([*apt, "update"], log=log)
-    what = ["-t", change.suite, "install", *change.packages]
-    if change.packages == ("*",):  # all that can be upgraded: what the mirror lists and lacks cannot
-        what = ["--fix-missing", "dist-upgrade"]
-    run([*apt, "--download-only", *what], log=log)
+    download = [*apt, "--download-only"]
+    if change.packages != ("*",):
+        run([*download, "-t", change.suite, "install", *change.packages], log=log)
+    else:
+        try:
+            run([*download, "--fix-missing", "dist-upgrade"], log=log)
+        except LabError as error:  # what the mirror lists and lacks cannot be upgraded; the rest was fetched
+            report.say(f"not all upgrades from {change.suite} could be fetched: {error}")
     packages = sorted((folder / "cache/archives").glob("*.deb"))
     if not packages:
         raise LabError(f"expected something to upgrade from {change.suite}, found nothing")

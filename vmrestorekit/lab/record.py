@@ -217,7 +217,7 @@ def _make_change_before(
     work_dir = machine.states.work_dir
     log = work_dir / f"{writes}.log"
     report.now(f"{machine.name}: fetching what is to change before {step.boot}")
-    archive = pack_change(change, str(machine.description["release"]), before, work_dir, log)
+    archive = pack_change(change, str(machine.description["release"]), before, work_dir, log, report)
     try:
         with (
             machine.states.overlays(before, writes) as disks,
