@@ -65,7 +65,8 @@ def pack_change(
     if packages:
         lines += [
             "export DEBIAN_FRONTEND=noninteractive",
-            "apt-get -q -y --no-download -o Dpkg::Options::=--force-confold install ./*.deb",
+            # apt takes dpkg's own upgrade out of the order, and then wants an absolute path
+            'apt-get -q -y --no-download -o Dpkg::Options::=--force-confold install "$PWD"/*.deb',
         ]
     script = folder / "script"
     script.write_text("\n".join([*lines, *change.script]) + "\n", encoding="utf-8")
