@@ -65,8 +65,8 @@ def pack_change(
     if packages:
         lines += [
             "export DEBIAN_FRONTEND=noninteractive",
-            # apt takes dpkg's own upgrade out of the order, and then wants an absolute path
-            'apt-get -q -y --no-download -o Dpkg::Options::=--force-confold install "$PWD"/*.deb',
+            # not --no-download: apt "fetches" packages given as files, too, and else does not know where they are
+            "apt-get -q -y -o Dpkg::Options::=--force-confold install ./*.deb",
         ]
     script = folder / "script"
     script.write_text("\n".join([*lines, *change.script]) + "\n", encoding="utf-8")
