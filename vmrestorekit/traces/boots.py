@@ -47,8 +47,24 @@ class SharedContents:
         return ContentTable.load(self.path)
 
 
+class _Described:
+    """What the description of a machine says, for those who have one."""
+
+    description: Mapping[str, Any]
+
+    @property
+    def release(self) -> str:
+        """The guest's operating system, such as ``"Debian 12"``; empty if unknown."""
+        return str(self.description.get("release", ""))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the machine is for, such as ``("database",)``."""
+        return tuple(self.description.get("roles", ()))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Boot:
+class Boot(_Described):
     """One recorded boot of a virtual machine. Files are read when first needed, and then kept.
 
     Two boots are equal if they are the same recording in the same place; one made by `from_parts` equals only
@@ -62,6 +78,8 @@ class Boot:
         Directory of the recording, None for a boot made by `from_parts`.
     follows, repeats : str
         As in `TraceMetadata`, known without reading the trace.
+    description : mapping
+        Of the machine, as in `RecordedVM`.
     """
 
     vm: str
@@ -69,12 +87,15 @@ class Boot:
     path: Path | None = None
     follows: str = ""
     repeats: str = ""
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     _previous: Boot | None = dataclasses.field(default=None, repr=False)
     _contents: SharedContents | None = dataclasses.field(default=None, repr=False)
     _parts: tuple[ReadTrace, tuple[Manifest, ...]] | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
-    def from_parts(cls, trace: ReadTrace, manifests: Sequence[Manifest]) -> Boot:
+    def from_parts(
+        cls, trace: ReadTrace, manifests: Sequence[Manifest], description: Mapping[str, Any] | None = None
+    ) -> Boot:
         """Make a boot from a trace and the state of each disk before it, without files.
 
         Raises
@@ -84,8 +105,13 @@ class Boot:
         """
         expect_manifests_of(trace, manifests)
         about = trace.metadata
-        parts = (trace, tuple(manifests))
-        return cls(about.vm, about.boot, follows=about.follows, repeats=about.repeats, _parts=parts)
+        return cls(
+            *(about.vm, about.boot),
+            follows=about.follows,
+            repeats=about.repeats,
+            description=dict(description or {}),
+            _parts=(trace, tuple(manifests)),
+        )
 
     def with_data_disk(self, disk_bytes: int) -> Boot:
         """Return the same boot of a machine that has one more disk, full of data, that no boot reads.
@@ -95,7 +121,12 @@ class Boot:
         metadata = self.metadata
         disks = (*metadata.disk_bytes, disk_bytes)
         trace = ReadTrace(self.trace.frame, dataclasses.replace(metadata, disk_bytes=disks))
-        return Boot.from_parts(trace, (*self.manifests, Manifest.synthetic(disk_bytes)))
+        return Boot.from_parts(trace, (*self.manifests, Manifest.synthetic(disk_bytes)), self.description)
+
+    @property
+    def lineage(self) -> str:
+        """As of `RecordedVM`."""
+        return str(self.description.get("lineage") or self.vm)
 
     @functools.cached_property
     def trace(self) -> ReadTrace:
@@ -168,7 +199,7 @@ class Boot:
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedVM:
+class RecordedVM(_Described):
     """A virtual machine and what was recorded of it.
 
     Attributes
@@ -198,16 +229,6 @@ class RecordedVM:
     def lineage(self) -> str:
         """The image that this machine and its clones descend from; the machine's own name if unknown."""
         return str(self.description.get("lineage") or self.name)
-
-    @property
-    def release(self) -> str:
-        """The guest's operating system, such as ``"Debian 12"``; empty if unknown."""
-        return str(self.description.get("release", ""))
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """What the machine is for, such as ``("database",)``."""
-        return tuple(self.description.get("roles", ()))
 
     def boot(self, name: str) -> Boot:
         """Return the recording of this name.
@@ -289,6 +310,7 @@ def load_machine(directory: Path, shared: SharedContents) -> RecordedVM:
         chain.append(
             Boot(
                 *(directory.name, entry.boot, directory / entry.directory, entry.follows, entry.repeats),
+                description,
                 _previous=chain[-1] if chain else None,
                 _contents=shared,
             )
