@@ -189,10 +189,6 @@ class TestLearnedPredictor(PredictorContract):
         recall = recall_by_budget(LearnedPredictor().fit(boots), BETA[1], budgets=[1.25])["recall"][0]
         assert recall > 0.9
 
-    def test_fewer_than_two_folds(self):
-        with pytest.raises(PredictError, match="folds: expected at least 2, got 1"):
-            LearnedPredictor(folds=1).fit(ALPHA)
-
     def test_boots_that_teach_no_difference(self):
         with pytest.raises(PredictError, match="blocks that were read and others that were not"):
             LearnedPredictor().fit(boot_of(manifest_of([1, 2]), []))

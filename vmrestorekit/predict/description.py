@@ -1,0 +1,200 @@
+"""What a manifest says of each stored block of a disk, in terms that mean the same on a machine never seen.
+
+Addresses are told only roughly. What identifies a block, from the most to the least specific, are its `KEYS`:
+evidence of other machines is found under them (`vmrestorekit.predict.evidence`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import xxhash
+
+from vmrestorekit.predict.paths import OVERLOOKED, canonical, path_class
+from vmrestorekit.predict.reached import FAR, Reached, edges_between_files, enabled_services, reached_files
+from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
+
+__all__ = ["BLOCK_FEATURES", "FILE_FEATURES", "FILE_KEYS", "KEYS", "DescribedDisk", "describe_disk"]
+
+# what a file has in common with files of other machines
+FILE_KEYS = ("file", "name", "directory", "branch", "package")
+KEYS = ("content", "place", "name_place", "part", *FILE_KEYS)
+
+FILE_FEATURES = (
+    "kind",
+    "size",  # powers of two
+    "depth",  # directories above it
+    "in_bin",
+    "packaged",
+    "path_class",
+    "reached",
+    "steps",
+    "package_units",  # of its package: how many units are enabled,
+    "package_programs",  # how many programs are started,
+    "package_share",  # what share of its files is reached
+    "of_service",  # the path names an enabled service
+)
+BLOCK_FEATURES = (
+    *FILE_FEATURES,
+    "position",  # 4 KiB blocks from the start of the file
+    "to_end",
+    "relative_position",
+    "address",  # powers of two
+    "relative_address",
+)
+PARTS = 16
+
+Keys = npt.NDArray[np.uint64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DescribedDisk:
+    """The n stored blocks of a disk, file by file and in the order of the file.
+
+    Attributes
+    ----------
+    block : ndarray of int64, shape (n,)
+        Numbers of 4 KiB blocks.
+    file : ndarray of int32, shape (n,)
+        Row of the manifest's table of files, -1 for none.
+    starts : ndarray of int64, shape (f + 1,)
+        Where each file's blocks begin here, and n; blocks of no file count as one file.
+    keys : mapping of str to ndarray of uint64, shape (n,)
+        `KEYS`; 0 where a block has none.
+    features : ndarray of float32, shape (n, len(BLOCK_FEATURES))
+        NaN where there is no file.
+    edges : ndarray of int32, shape (e, 2)
+        What uses what, as rows of the table of files; see `vmrestorekit.predict.reached`.
+    file_count : int
+        Rows of the table of files.
+    """
+
+    block: npt.NDArray[np.int64]
+    file: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    keys: Mapping[str, npt.NDArray[np.uint64]]
+    features: npt.NDArray[np.float32]
+    edges: npt.NDArray[np.int32]
+    file_count: int
+
+    @property
+    def first_rows(self) -> npt.NDArray[np.int64]:
+        """Where the blocks of each file begin, blocks of no file left out."""
+        first = self.starts[:-1]
+        return first[self.file[first] >= 0]
+
+
+def describe_disk(manifest: Manifest) -> DescribedDisk:
+    """Say of each block that is not all zeros what the manifest shows."""
+    content = manifest.blocks["content"].to_numpy()
+    owner = manifest.blocks["file"].fill_null(-1).to_numpy()
+    position = manifest.blocks["file_block"].fill_null(0).to_numpy()
+    block = np.flatnonzero(content)
+    block = block[np.lexsort((block, position[block], owner[block]))]
+    file, position = owner[block], position[block].astype(np.int64)
+    begins = np.flatnonzero(np.diff(file, prepend=-2)) if block.size else np.zeros(0, np.int64)
+    files = _describe_files(manifest)
+    known = file >= 0
+    described = _rows(files.select(FILE_FEATURES).to_numpy(), file).astype(np.float32)
+    size = _rows(files.select(blocks=-(-pl.col("bytes") // MANIFEST_BLOCK_BYTES)).to_numpy(), file)[:, 0]
+    length = np.maximum(np.nan_to_num(size), position + 1)
+    in_file = np.column_stack([position, length - 1 - position, position / length])
+    on_disk = np.column_stack([np.log2(block + 1.0), block / content.size])
+    features = np.column_stack([described, np.where(known[:, None], in_file, np.nan), on_disk])
+    keys = {key: _keys_of(files[key].to_numpy(), file) for key in FILE_KEYS}
+    places = {
+        "content": content[block],
+        "place": _paired(keys["file"], position),
+        "name_place": _paired(keys["name"], position),
+        "part": _paired(keys["file"], (position * PARTS // length) + (1 << 40)),
+    }
+    return DescribedDisk(
+        block=block,
+        file=file,
+        starts=np.append(begins, block.size),
+        keys={**places, **keys},
+        features=features.astype(np.float32),
+        edges=edges_between_files(manifest),
+        file_count=files.height,
+    )
+
+
+def _rows(table: npt.NDArray[Any], file: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Return the row of each block's file; NaN for none."""
+    return np.vstack([table.astype(np.float64), np.full((1, table.shape[1]), np.nan)])[file]
+
+
+def _keys_of(names: Keys, file: npt.NDArray[np.int32]) -> Keys:
+    """Return the key of each block's file; 0 for none."""
+    return np.append(names, np.uint64(0))[file]
+
+
+def _describe_files(manifest: Manifest) -> pl.DataFrame:
+    """Return `FILE_FEATURES`, `FILE_KEYS` and ``bytes``, one row a file."""
+    reached = reached_files(manifest)
+    found = pl.DataFrame(
+        [(path, int(how), steps) for path, (how, steps) in reached.items()],
+        schema={"path": pl.String, "reached": pl.Int8, "steps": pl.Int16},
+        orient="row",
+    )
+    path, package = pl.col("path"), pl.col("package")
+    comparable = canonical(path)
+    of_package = pl.struct("package")
+    files = manifest.files.join(found, on="path", how="left", maintain_order="left").with_columns(
+        pl.col("reached").fill_null(0), pl.col("steps").fill_null(FAR)
+    )
+    named = files.select(
+        bytes="size",
+        kind=pl.col("kind").to_physical(),
+        size=(pl.col("size") + 1).log(2.0),
+        depth=path.str.count_matches("/"),
+        in_bin=(pl.col("kind") == "regular") & path.str.contains(r"/s?bin/"),
+        packaged=package.is_not_null(),
+        path_class=path_class(path),
+        reached="reached",
+        steps="steps",
+        package_units=_of_package((pl.col("reached") == Reached.ENABLED).sum(), of_package),
+        package_programs=_of_package((pl.col("reached") == Reached.STARTED).sum(), of_package),
+        package_share=_of_package((pl.col("reached") > 0).mean(), of_package),
+        of_service=_names_one_of(enabled_services(reached), path),
+        file=comparable,
+        directory=comparable.str.replace(r"/?[^/]*$", ""),
+        # a library or a program in another folder is the same; a folder tells one __init__.py from another
+        name=comparable.str.extract(r"([^/]*/[^/]*)$").fill_null(comparable),
+        # where packages keep what is theirs: /usr/lib/postgresql, /var/lib/dpkg
+        branch=comparable.str.extract(r"^(/?[^/]*/[^/]*/[^/]*)").fill_null(""),
+        package=package.str.replace_all(OVERLOOKED[1], "#"),
+    )
+    return named.with_columns(_hashes(named[key]) for key in FILE_KEYS)
+
+
+def _hashes(names: pl.Series) -> pl.Series:
+    """Return hashes that every process and version makes alike, unlike those of polars; of null 0."""
+    hashes = [0 if name is None else xxhash.xxh3_64_intdigest(name.encode()) for name in names]
+    return pl.Series(names.name, hashes, dtype=pl.UInt64)
+
+
+def _of_package(value: pl.Expr, package: pl.Expr) -> pl.Expr:
+    return pl.when(pl.col("package").is_not_null()).then(value.over(package))
+
+
+def _names_one_of(services: list[str], path: pl.Expr) -> pl.Expr:
+    if not services:
+        return pl.lit(False)
+    alternatives = "|".join(map(re.escape, services))
+    return path.str.contains(rf"/({alternatives})d?([^a-z]|$)")
+
+
+def _paired(key: Keys, number: npt.NDArray[np.int64]) -> Keys:
+    """Return a key for a number within what a key names (a finaliser of splitmix64); 0 stays 0."""
+    mixed = key ^ (number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x7F4A7C15))
+    for shift, factor in ((31, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    return np.where(key == 0, np.uint64(0), mixed ^ (mixed >> np.uint64(31)))

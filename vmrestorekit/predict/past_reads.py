@@ -1,0 +1,135 @@
+"""Whether a block is read by a machine whose past is known: the last of three questions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmrestorekit.predict.description import DescribedDisk
+from vmrestorekit.predict.observations import Observation, reads_of
+from vmrestorekit.predict.relatives import PAST_FEATURES, Past, PastOfDisk, alike_with, past_features, past_of
+from vmrestorekit.predict.trees import Trees
+
+if TYPE_CHECKING:
+    from vmrestorekit.traces.boots import Boot
+
+__all__ = ["PastReads", "Stranger", "Told"]
+
+Floats = npt.NDArray[np.float32]
+# rows of a disk, and whose evidence to leave out -> what a model says that knows no relative
+Stranger = Callable[[DescribedDisk, npt.NDArray[np.int64], frozenset[str]], "Told"]
+
+# of blocks that neither the past nor the boot to foretell read, so many a disk are learned from
+UNREAD = 4000
+SETTINGS: Mapping[str, Any] = {
+    "max_iter": 60,
+    "max_leaf_nodes": 15,
+    "learning_rate": 0.15,
+    "min_samples_leaf": 20,
+    "l2_regularization": 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Told:
+    """What is said of n blocks: probability, place in the order of first reads, probability of the file."""
+
+    probability: Floats
+    when: Floats
+    file_read: Floats
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PastReads:
+    """What was learned of how far the past tells the next boot.
+
+    Attributes
+    ----------
+    classifier : Trees or None
+        None if no machine had two boots to learn from.
+    """
+
+    classifier: Trees | None
+
+    @classmethod
+    def learn(
+        cls,
+        machines: Sequence[tuple[Boot, ...]],
+        observations: Sequence[Observation],
+        stranger: Stranger,
+        seed: int,
+    ) -> PastReads:
+        """Learn from machines whose last boot is foretold by those before, and by their first boot alone."""
+        drawn = np.random.default_rng(seed)
+        features, answers, weights = [], [], []
+        for boots in machines:
+            own = [each for each in observations if each.vm == boots[-1].vm]
+            for past in _pasts_before(boots):
+                for x, read, weight in _examples(boots[-1], own, past, observations, stranger, drawn):
+                    features.append(x)
+                    answers.append(read)
+                    weights.append(weight)
+        read = np.concatenate(answers) if answers else np.zeros(0, bool)
+        if np.unique(read).size < 2:
+            return cls(None)
+        x, weight = np.concatenate(features), np.concatenate(weights)
+        return cls(Trees.classify(x, read, weight, random_state=seed, **SETTINGS))
+
+    def predict(
+        self, described: DescribedDisk, past: PastOfDisk, boots: int, alike: float, told: Told
+    ) -> tuple[Floats, Floats]:
+        """Return probability, and place in the order of first reads, of each stored block."""
+        x = past_features(
+            described, past, boots, alike, (told.probability, told.when, told.file_read), slice(None)
+        )
+        named = dict(zip(PAST_FEATURES, x.T, strict=True))
+        when = told.when
+        for seen in ("place_when", "content_when", "address_when"):  # the most specific last
+            when = np.where(np.isnan(named[seen]), when, named[seen])
+        if self.classifier is not None:
+            return self.classifier.chances(x), when
+        # nothing tells how constant a machine is: what is as it was is read as it was
+        as_it_was = named["unchanged"] > 0
+        return np.where(as_it_was, named["address_rate"], told.probability).astype(np.float32), when
+
+
+def _pasts_before(boots: tuple[Boot, ...]) -> list[Past]:
+    pasts = [past_of(boots[:-1])] if len(boots) > 1 else []
+    return [*pasts, past_of(boots[:1])] if len(boots) > 2 else pasts
+
+
+def _examples(
+    boot: Boot,
+    own: Sequence[Observation],
+    past: Past,
+    observations: Sequence[Observation],
+    stranger: Stranger,
+    drawn: np.random.Generator,
+) -> list[tuple[Floats, npt.NDArray[np.bool_], Floats]]:
+    reads = reads_of(boot)
+    lineage = frozenset(each.vm for each in observations if each.lineage == boot.lineage)
+    found = []
+    for observation in own:
+        described = observation.described
+        if observation.disk >= len(past.disks):
+            continue
+        earlier = past.disks[observation.disk]
+        now = ~np.isnan(
+            reads.of_disk(observation.disk, int(described.block.max(initial=-1)) + 1)[described.block]
+        )
+        known = now | earlier.read_before(described)
+        unread = drawn.permutation(np.flatnonzero(~known))
+        rows = np.concatenate([np.flatnonzero(known), unread[:UNREAD]])
+        weight = np.ones(rows.size, np.float32)
+        weight[np.count_nonzero(known) :] = unread.size / max(min(unread.size, UNREAD), 1)
+        told = stranger(described, rows, lineage)
+        alike = alike_with(described, earlier)
+        x = past_features(
+            described, earlier, past.boots, alike, (told.probability, told.when, told.file_read), rows
+        )
+        found.append((x, now[rows], weight))
+    return found

@@ -1,0 +1,220 @@
+"""A machine's own past: what it, or the image that it was cloned from, read in earlier boots.
+
+A disk is known again by what lies where: most blocks that a relative read are still at their addresses. Then
+its past says more than any other machine. What it says is learned, too: from machines whose last boot is
+foretold from the boots before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vmrestorekit.predict.description import FILE_FEATURES, DescribedDisk, describe_disk
+from vmrestorekit.predict.evidence import EvidenceTable
+from vmrestorekit.predict.mapped import states_let_go
+from vmrestorekit.predict.observations import reads_of, usual_clock
+from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from vmrestorekit.traces.boots import Boot
+
+__all__ = [
+    "PAST_FEATURES",
+    "PAST_KEYS",
+    "Past",
+    "PastOfDisk",
+    "alike_with",
+    "past_features",
+    "past_of",
+    "relative_of",
+]
+
+Floats = npt.NDArray[np.float32]
+
+# at least this share of what a relative read must be where it was
+ALIKE = 0.5
+MANY = 8  # boots: more say no more
+PAST_KEYS = ("content", "place", "file")
+PAST_FEATURES = (
+    *("stranger", "stranger_when", "file_read"),
+    *("boots", "alike", "unchanged"),
+    *("address_rate", "address_last", "address_when"),
+    *(f"{key}_{what}" for key in PAST_KEYS for what in ("rate", "when")),
+    *("around_2", "around_8"),
+    "path_class",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PastOfDisk:
+    """What earlier boots read of a disk; rows are its stored blocks, by number.
+
+    Attributes
+    ----------
+    block : ndarray of int64, shape (n,)
+    content : ndarray of uint64, shape (n,)
+    rate, last, when : ndarray of float32, shape (n,)
+        Share of the boots that read it, whether the last one did, and place in the order of first reads.
+    tables : mapping of str to EvidenceTable
+        The same under `PAST_KEYS`, of one source.
+    """
+
+    block: npt.NDArray[np.int64]
+    content: npt.NDArray[np.uint64]
+    rate: Floats
+    last: Floats
+    when: Floats
+    tables: Mapping[str, EvidenceTable]
+
+    def at(self, described: DescribedDisk) -> npt.NDArray[np.int64]:
+        """Return for each block of a disk the row that it has here; one past the last where there is none."""
+        row = np.searchsorted(self.block, described.block)
+        there = np.append(self.block, -1)[row] == described.block
+        return np.where(there, row, self.block.size)
+
+    def unchanged(self, described: DescribedDisk) -> npt.NDArray[np.bool_]:
+        """Tell which blocks of a disk are what they were."""
+        same: npt.NDArray[np.bool_] = (
+            np.append(self.content, 0)[self.at(described)] == described.keys["content"]
+        )
+        return same
+
+    def read_before(self, described: DescribedDisk) -> npt.NDArray[np.bool_]:
+        """Tell which blocks of a disk lie where something was read."""
+        read: npt.NDArray[np.bool_] = np.append(self.rate, 0)[self.at(described)] > 0
+        return read
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Past:
+    """The earlier boots of a machine.
+
+    Attributes
+    ----------
+    vm, lineage : str
+    boots : int
+    disks : tuple of PastOfDisk
+    clock : ndarray of float64
+        When these boots make each hundredth of their first reads, nanoseconds.
+    """
+
+    vm: str
+    lineage: str
+    boots: int
+    disks: tuple[PastOfDisk, ...]
+    clock: npt.NDArray[np.float64]
+
+
+def past_of(boots: Sequence[Boot], described: Sequence[DescribedDisk] | None = None) -> Past:
+    """Return what boots of one machine, in their order, tell of its next one.
+
+    Parameters
+    ----------
+    boots : sequence of Boot
+    described : sequence of DescribedDisk, optional
+        The disks before the last of these boots, if that is known.
+    """
+    last = boots[-1]
+    if described is None:
+        with states_let_go(boots):
+            described = [describe_disk(manifest) for manifest in last.manifests]
+    reads = [reads_of(boot) for boot in boots]
+    disks = []
+    for number, (disk, size) in enumerate(zip(described, last.disk_bytes, strict=True)):
+        blocks = -(-size // MANIFEST_BLOCK_BYTES)
+        disks.append(
+            _past_of_disk(disk, np.array([each.of_disk(number, blocks)[disk.block] for each in reads]))
+        )
+    return Past(last.vm, last.lineage, len(boots), tuple(disks), usual_clock(reads))
+
+
+def _past_of_disk(described: DescribedDisk, seen: Floats) -> PastOfDisk:
+    read = ~np.isnan(seen)
+    rate = read.mean(axis=0, dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        when = (np.where(read, seen, 0).sum(axis=0) / read.sum(axis=0)).astype(np.float32)
+    tables = {key: EvidenceTable.of([("past", described.keys[key], rate, when)]) for key in PAST_KEYS}
+    order = np.argsort(described.block)
+    return PastOfDisk(
+        described.block[order],
+        described.keys["content"][order],
+        rate[order],
+        read[-1].astype(np.float32)[order],
+        when[order],
+        tables,
+    )
+
+
+def relative_of(described: DescribedDisk, disk: int, pasts: Sequence[Past]) -> tuple[Past, float] | None:
+    """Return the past of the machine that a disk was, and how much of what it read is where it was.
+
+    Parameters
+    ----------
+    described : DescribedDisk
+    disk : int
+        Which disk of its machine this is.
+    pasts : sequence of Past
+    """
+    found = [(alike_with(described, past.disks[disk]), past) for past in pasts if disk < len(past.disks)]
+    alike, past = max(found, key=lambda pair: pair[0], default=(0.0, None))
+    return (past, alike) if past is not None and alike >= ALIKE else None
+
+
+def alike_with(described: DescribedDisk, past: PastOfDisk) -> float:
+    """Return how much of what a relative read lies where it did, 0 to 1."""
+    read = past.rate > 0
+    return float(past.unchanged(described)[past.read_before(described)].sum() / max(read.sum(), 1))
+
+
+def past_features(
+    described: DescribedDisk,
+    past: PastOfDisk,
+    boots: int,
+    alike: float,
+    told: Sequence[Floats],
+    rows: npt.NDArray[np.int64] | slice,
+) -> Floats:
+    """Return `PAST_FEATURES` of stored blocks of a disk.
+
+    Parameters
+    ----------
+    described : DescribedDisk
+    past : PastOfDisk
+    boots : int
+        How many there were.
+    alike : float
+        See `relative_of`.
+    told : sequence of ndarray of float32, shape (n,)
+        What is said of these rows without a relative: probability, place in the order, and the probability
+        of the file.
+    rows : ndarray of int64, or slice
+    """
+    at = past.at(described)
+    rate, last, when = (
+        np.append(column, unknown)[at]
+        for column, unknown in ((past.rate, 0), (past.last, 0), (past.when, np.nan))
+    )
+    around = [_around(described, rate, width)[rows] for width in (2, 8)]
+    here = at[rows]
+    columns = [*told, np.full(here.size, min(boots, MANY)), np.full(here.size, alike)]
+    columns += [past.unchanged(described)[rows], rate[rows], last[rows], when[rows]]
+    for key in PAST_KEYS:
+        table = past.tables[key]
+        found = table.without()[table.rows(described.keys[key][rows])]
+        columns += [found[:, 1], found[:, 2]]
+    path_class = described.features[rows, FILE_FEATURES.index("path_class")]
+    return np.column_stack([*columns, *around, path_class]).astype(np.float32)
+
+
+def _around(described: DescribedDisk, rate: Floats, width: int) -> Floats:
+    """Return the mean rate of blocks within so many rows, of whatever file."""
+    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(rate), dtype=np.float64)])
+    here = np.arange(rate.size)
+    first, last = np.maximum(here - width, 0), np.minimum(here + width + 1, rate.size)
+    mean: Floats = ((sums[last] - sums[first]) / (last - first)).astype(np.float32)
+    return mean
