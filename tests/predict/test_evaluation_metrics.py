@@ -156,7 +156,7 @@ def test_a_restore_takes_what_can_be_worked_out_by_hand():
 def test_what_nobody_reads_is_wasted():
     boot = reading("a", "boot-1", [0], range(1, 3 * UNITS + 1))
     plan = RestorePlan(boot.disk_bytes, first_set=np.array([0, 2]))
-    found = loop_scores(boot, plan, ONE)
+    found = loop_scores(boot, lambda _: plan, ONE)
     assert found["wasted_bytes@2MB/s,4s"] == 65536
 
 

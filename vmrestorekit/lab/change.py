@@ -65,7 +65,7 @@ def pack_change(
     if packages:
         lines += [
             "export DEBIAN_FRONTEND=noninteractive",
-            # not --no-download: apt "fetches" packages given as files, too, and else does not know where they are
+            # not --no-download: apt fetches files, too, and else does not know where they are
             "apt-get -q -y -o Dpkg::Options::=--force-confold install ./*.deb",
         ]
     script = folder / "script"

@@ -35,7 +35,15 @@ class BlockPredictor(BaseEstimator, abc.ABC):  # type: ignore[misc]
 
     A scikit-learn estimator: the constructor stores parameters, `fit` learns, what was learned is in
     attributes that end in ``_``. A boot ends at its mark ``boot_done_ns``; later reads count as not read.
+
+    Attributes
+    ----------
+    calibrated : bool
+        Whether its probabilities are such, so that an order can be derived from them; else they are ranks,
+        and the order is the predictor's own.
     """
+
+    calibrated = False
 
     def fit(self, boots: Corpus | RecordedVM | Boot | Iterable[Boot], y: None = None) -> Self:
         """Learn from recorded boots.

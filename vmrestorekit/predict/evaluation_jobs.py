@@ -21,11 +21,13 @@ from typing import Any
 
 import polars as pl
 
+from vmrestorekit.plan import RestorePlan
 from vmrestorekit.predict.contenders import Factory
 from vmrestorekit.predict.evaluation_loop import Conditions, loop_scores, reference_scores
 from vmrestorekit.predict.intervals import SCORES_OF_BOOTS_SCHEMA
 from vmrestorekit.predict.metrics import ceiling_scores, fetched_scores, ranking_scores, service_scores
 from vmrestorekit.predict.observed import PredictError
+from vmrestorekit.predict.ordering import StagingDevice
 from vmrestorekit.predict.planning import make_plan
 from vmrestorekit.predict.splits import Fold
 from vmrestorekit.traces.corpus import Boot, load_corpus
@@ -74,12 +76,16 @@ class PredictorJob:
             for disk, manifest in enumerate(manifests):
                 predictor.score_blocks(manifest, disk)
             costs["score_s"] = (time.perf_counter() - started) / len(manifests)
-            # plans differ in nothing but their first set: were the order to depend on the hardware, this is
-            # where each condition's plan would be made
-            plan = make_plan(predictor, boot, mode="live_mount", block_bytes=self.conditions.block_bytes)
+            make = functools.partial(
+                make_plan, predictor, manifests, mode="live_mount", block_bytes=self.conditions.block_bytes
+            )
+            plan = make()
+            plan_for = (
+                functools.partial(_plan_for, make) if predictor.calibrated else lambda _, same=plan: same
+            )
             scores = ranking_scores(predictor, boot, self.budgets)
             scores |= service_scores(predictor, boot, self.budgets) | fetched_scores(plan, boot)
-            scores |= loop_scores(boot, plan, self.conditions) | costs
+            scores |= loop_scores(boot, plan_for, self.conditions) | costs
             name = (fold.split, fold.name, boot.vm, boot.boot, self.predictor)
             rows += [(*name, metric, value) for metric, value in scores.items()]
             boot.drop_manifests()
@@ -101,6 +107,10 @@ class PredictorJob:
                 [_source_digest(module) for module in (type(made).__module__, __name__)],
             ]
         )
+
+
+def _plan_for(make: Callable[..., RestorePlan], device: StagingDevice) -> RestorePlan:
+    return make(device=device)
 
 
 @dataclasses.dataclass(frozen=True)

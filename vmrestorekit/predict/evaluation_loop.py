@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import polars as pl
 from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.plan import DEFAULT_BLOCK_BYTES, LaunchRule, RestorePlan, first_block_of_disk
 from vmrestorekit.predict.observed import PredictError, blocks_read
+from vmrestorekit.predict.ordering import StagingDevice
 from vmrestorekit.predict.read_ahead import read_around
 from vmrestorekit.restore.hardware import BackupDevice, Hardware, Link, resolve_hardware
 from vmrestorekit.restore.timeline import Timeline
@@ -39,6 +40,8 @@ MB = 1_000_000
 SECOND = 1_000_000_000
 READ_AHEAD_BYTES = 512 * 1024
 LINK_BANDWIDTH = 1250 * MB
+
+PlanFor = Callable[[StagingDevice], RestorePlan]
 
 LAZY, ORACLE = "lazy", "oracle_order"
 # bounds and beginnings that learn nothing
@@ -135,8 +138,15 @@ def _prepared(boot: Boot, block_bytes: int) -> _PreparedBoot:
     return _PreparedBoot(until_done, layout, read_around(layout, max(READ_AHEAD_BYTES, block_bytes)))
 
 
-def loop_scores(boot: Boot, plan: RestorePlan, conditions: Conditions) -> dict[str, float]:
-    """Simulate a boot with a plan's first set under all conditions.
+def loop_scores(boot: Boot, plan_for: PlanFor, conditions: Conditions) -> dict[str, float]:
+    """Simulate a boot with the first set of a plan under all conditions.
+
+    Parameters
+    ----------
+    boot : Boot
+    plan_for : callable
+        Returns the plan for a device, which is the same one for all if a predictor does not ask for it.
+    conditions : Conditions
 
     Returns
     -------
@@ -149,9 +159,15 @@ def loop_scores(boot: Boot, plan: RestorePlan, conditions: Conditions) -> dict[s
     prepared = _prepared(boot, conditions.block_bytes)
     found: dict[str, float] = {}
     for name, hardware, launch in conditions.each():
-        timeline = _simulated(prepared, plan.first_set, conditions, hardware, launch, prepared.layout)
+        first_set = plan_for(_staging_device(hardware, launch)).first_set
+        timeline = _simulated(prepared, first_set, conditions, hardware, launch, prepared.layout)
         found |= {f"{metric}@{name}": value for metric, value in _figures(timeline).items()}
     return found
+
+
+def _staging_device(hardware: Hardware, launch: LaunchRule) -> StagingDevice:
+    device = hardware.backup_device
+    return StagingDevice(device.bandwidth, device.positioning_ns, launch.head_start_ns)
 
 
 def reference_scores(boot: Boot, conditions: Conditions) -> dict[str, dict[str, float]]:

@@ -81,9 +81,13 @@ class FileReads:
 
     def predict(self, described: DescribedDisk, without: frozenset[str] = frozenset()) -> Floats:
         """Return the probability of each file, in the order of ``described.first_rows``."""
+        return self.second.chances(self.features_of(described, without))
+
+    def features_of(self, described: DescribedDisk, without: frozenset[str] = frozenset()) -> Floats:
+        """Return `FILE_READ_FEATURES` of each file, the first guess among them."""
         known = file_features(described, self.evidence, without)
         guess = self.first.chances(known)
-        return self.second.chances(np.column_stack([known, guess, _of_use(described, guess)]))
+        return np.column_stack([known, guess, _of_use(described, guess)])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

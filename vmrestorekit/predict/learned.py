@@ -80,6 +80,8 @@ class LearnedPredictor(BlockPredictor):
         When boots usually make each hundredth of their first reads, nanoseconds.
     """
 
+    calibrated = True
+
     def __init__(
         self,
         max_iter: int = 150,
@@ -158,10 +160,22 @@ class LearnedPredictor(BlockPredictor):
         without: frozenset[str] = frozenset(),
     ) -> Told:
         """Return what is said of blocks of a disk by others than these sources."""
+        x, of_files = self.features_of(described, rows, without)
+        return Told(self.classifier_.chances(x), self.time_regressor_.values(x), of_files[rows, 0])
+
+    def features_of(
+        self,
+        described: DescribedDisk,
+        rows: npt.NDArray[np.int64],
+        without: frozenset[str] = frozenset(),
+    ) -> tuple[Floats, Floats]:
+        """Return `FEATURES` of some rows by what others than these sources say.
+
+        And, of all rows, what is said of their files (`spread_to_blocks`).
+        """
         of_files = spread_to_blocks(described, self.file_reads_.predict(described, without))
         found = {
             key: table.without(without)[table.rows(described.keys[key])]
             for key, table in self.evidence_.tables.items()
         }
-        x = block_features(described, BlockEvidence(described, found), of_files, rows)
-        return Told(self.classifier_.chances(x), self.time_regressor_.values(x), of_files[rows, 0])
+        return block_features(described, BlockEvidence(described, found), of_files, rows), of_files

@@ -100,7 +100,7 @@ def parts_of_blocks(observations: Sequence[Observation]) -> list[Part]:
 
 
 def parts_of_files(observations: Sequence[Observation]) -> list[Part]:
-    """Return what each source says of files: read if, and when, the first of their blocks is."""
+    """Return what each source says of files: a file is read if, and when, a block of it first is."""
     parts: list[Part] = []
     for each in observations:
         rows = each.described.first_rows
@@ -110,7 +110,7 @@ def parts_of_files(observations: Sequence[Observation]) -> list[Part]:
 
 
 def reads_of_files(observation: Observation) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the highest rate and the earliest time of any block of each file, in the order of `first_rows`."""
+    """Return the highest rate and the earliest time of any block of each file, by `first_rows`."""
     described = observation.described
     if not described.block.size:
         return np.zeros(0, np.float32), np.zeros(0, np.float32)

@@ -11,6 +11,7 @@ from vmrestorekit.plan import DEFAULT_BLOCK_BYTES, RestorePlan
 from vmrestorekit.predict.base import BlockPredictor
 from vmrestorekit.predict.cache_blocks import LIKELY, cache_block_scores, staging_order
 from vmrestorekit.predict.observed import PredictError
+from vmrestorekit.predict.ordering import StagingDevice, least_stall_order
 from vmrestorekit.traces.corpus import Boot
 from vmrestorekit.traces.manifest import Manifest
 
@@ -28,6 +29,7 @@ def make_plan(
     block_bytes: int = DEFAULT_BLOCK_BYTES,
     budget_bytes: int | None = None,
     threshold: float = LIKELY,
+    device: StagingDevice | None = None,
     **plan_settings: Any,
 ) -> RestorePlan:
     """Decide what to pre-stage, and in which order.
@@ -47,6 +49,9 @@ def make_plan(
     threshold : float
         Blocks at least this probable are staged in the order of their expected first reads, the others after
         them by falling probability. See `staging_order`.
+    device : StagingDevice, optional
+        Choose the order, and what is probable enough for it, so that the expected stall on this device is
+        least (`vmrestorekit.predict.ordering`); `threshold` is then only that of a block's time.
     **plan_settings
         Further attributes of the `RestorePlan`, such as ``expiry_ns`` or ``cache_bytes``.
 
@@ -78,7 +83,10 @@ def make_plan(
     if budget_bytes is None:
         expected = float(scores.filter("stored")["probability"].sum())
         budget_bytes = int(GENEROSITY * expected * block_bytes) + block_bytes
-    return empty_plan.replace(first_set=staging_order(scores, budget_bytes // block_bytes, threshold))
+    most = budget_bytes // block_bytes
+    if device is None:
+        return empty_plan.replace(first_set=staging_order(scores, most, threshold))
+    return empty_plan.replace(first_set=least_stall_order(scores, most, block_bytes, device))
 
 
 def _manifests_of(boot_or_manifests: Boot | Manifest | Iterable[Manifest]) -> tuple[Manifest, ...]:

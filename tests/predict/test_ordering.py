@@ -1,0 +1,105 @@
+"""The order of staging depends on the device; SYNTHETIC probabilities and times."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vmrestorekit.predict.cache_blocks import CACHE_BLOCKS_SCHEMA, staging_order
+from vmrestorekit.predict.observed import PredictError
+from vmrestorekit.predict.ordering import StagingDevice, expected_stall_ns, least_stall_order
+
+BLOCK = 65536
+SECOND = 10**9
+SLOW = StagingDevice(bandwidth=BLOCK)  # a block a second
+
+
+def scores_of(*rows: tuple[float, float]) -> pl.DataFrame:
+    """Blocks with these probabilities and expected times in seconds, all stored."""
+    return pl.DataFrame(
+        [(probability, time * SECOND, True) for probability, time in rows],
+        schema=CACHE_BLOCKS_SCHEMA,
+        orient="row",
+    )
+
+
+def test_what_is_staged_in_time_costs_nothing():
+    scores = scores_of((1, 1), (1, 2), (1, 3))
+    assert expected_stall_ns(np.array([0, 1, 2]), scores, BLOCK, SLOW) == 0
+
+
+def test_what_is_under_way_costs_the_rest_of_its_fetch():
+    scores = scores_of((1, 0.25), (0.5, 1.75))
+    # the first one is 0.75 s late; the second is then asked for at 2.5 s, and was there at 2 s
+    assert expected_stall_ns(np.array([0, 1]), scores, BLOCK, SLOW) == pytest.approx(0.75 * SECOND)
+
+
+def test_what_is_not_staged_costs_a_fetch_with_its_probability():
+    device = StagingDevice(bandwidth=BLOCK, positioning_ns=SECOND // 2)
+    scores = scores_of((0.4, 1))
+    nothing = np.array([], np.int32)
+    assert expected_stall_ns(nothing, scores, BLOCK, device) == pytest.approx(0.4 * 1.5 * SECOND)
+
+
+def test_a_head_start_is_time_to_stage():
+    scores = scores_of((1, 0), (1, 0))
+    late = expected_stall_ns(np.array([0, 1]), scores, BLOCK, SLOW)
+    head_start = StagingDevice(bandwidth=BLOCK, head_start_ns=2 * SECOND)
+    assert late > 0
+    assert expected_stall_ns(np.array([0, 1]), scores, BLOCK, head_start) == 0
+
+
+def test_a_slow_device_stages_no_long_shots_in_front_of_what_is_certain():
+    # a dozen blocks that are hardly ever read are expected before those that always are
+    rows = [(0.06, 0.5)] * 12 + [(1.0, 1.0)] * 6
+    order = least_stall_order(scores_of(*rows), None, BLOCK, SLOW)
+    assert set(order[:6]) == set(range(12, 18))
+
+
+def test_a_fast_device_takes_them_along_in_time():
+    rows = [(0.06, 0.5)] * 12 + [(1.0, 1.0)] * 6
+    fast = StagingDevice(bandwidth=1000 * BLOCK, positioning_ns=1000)
+    order = least_stall_order(scores_of(*rows), None, BLOCK, fast)
+    assert set(order[:12]) == set(range(12))
+
+
+def test_dear_positioning_puts_neighbours_together():
+    # needed in an order that jumps to and fro on the medium
+    places = [0, 10, 1, 11, 2, 12, 3, 13, 4, 14]
+    times = dict(zip(places, np.arange(10) * 0.05 + 2, strict=True))
+    scores = scores_of(*[(1.0, times[at]) if at in times else (0.0, 0.0) for at in range(15)])
+    tape = StagingDevice(bandwidth=100 * BLOCK, positioning_ns=SECOND)
+    order = least_stall_order(scores, None, BLOCK, tape)
+    assert np.count_nonzero(np.diff(order) != 1) == 1
+    assert staging_order(scores).tolist() == places
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 60)), min_size=1, max_size=30),
+    st.integers(0, 40),
+    st.integers(1, 10**9),
+    st.integers(0, 10**10),
+    st.integers(0, 10**10),
+)
+def test_it_is_the_same_blocks_in_no_worse_an_order(rows, most, bandwidth, positioning_ns, head_start_ns):
+    scores, device = scores_of(*rows), StagingDevice(bandwidth, positioning_ns, head_start_ns)
+    order = least_stall_order(scores, most, BLOCK, device)
+    usual = staging_order(scores, most)
+    assert sorted(order) == sorted(usual)
+    assert expected_stall_ns(order, scores, BLOCK, device) <= expected_stall_ns(usual, scores, BLOCK, device)
+
+
+@pytest.mark.parametrize("device", [SLOW, StagingDevice(10**9, 10**6)])
+def test_holes_are_not_staged(device):
+    scores = scores_of(*[(1.0, 1.0)] * 5).with_columns(stored=pl.Series([False] + [True] * 4))
+    assert 0 not in least_stall_order(scores, None, BLOCK, device)
+
+
+@pytest.mark.parametrize("name", ["bandwidth", "positioning_ns", "head_start_ns"])
+def test_devices_that_make_no_sense(name):
+    with pytest.raises(PredictError, match=f"device: expected {name} of at least"):
+        StagingDevice(**{"bandwidth": 1, name: -1})
