@@ -76,11 +76,11 @@ def main() -> None:
     """Write the sheet."""
     text = SHEET.read_text(encoding="utf-8")
     for name, table in tables(load_corpus(SHEET.parent)).items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         found = pattern.search(text)
         if not found:
             raise SystemExit(f"{SHEET}: expected a place for the table of {name}, found none")
-        text = text[: found.end(1)] + as_markdown(table) + text[found.start(2) :]
+        text = text[: found.end(1)] + as_markdown(table) + "\n" + text[found.start(2) :]
     SHEET.write_text(text, encoding="utf-8")
 
 

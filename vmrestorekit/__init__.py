@@ -20,6 +20,8 @@ _PUBLIC = {
     "LastBootReplay": "vmrestorekit.predict.replay",
     "ContentHashReplay": "vmrestorekit.predict.replay",
     "LearnedPredictor": "vmrestorekit.predict.learned",
+    "save_model": "vmrestorekit.predict.saved_model",
+    "load_model": "vmrestorekit.predict.saved_model",
     "make_plan": "vmrestorekit.predict.planning",
     "RestorePlan": "vmrestorekit.plan",
     "Hardware": "vmrestorekit.restore.hardware",
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from vmrestorekit.predict.planning import make_plan as make_plan
     from vmrestorekit.predict.replay import ContentHashReplay as ContentHashReplay
     from vmrestorekit.predict.replay import LastBootReplay as LastBootReplay
+    from vmrestorekit.predict.saved_model import load_model as load_model
+    from vmrestorekit.predict.saved_model import save_model as save_model
     from vmrestorekit.restore.difference import difference as difference
     from vmrestorekit.restore.explain import waits as waits
     from vmrestorekit.restore.explain import why as why

@@ -12,6 +12,7 @@ from vmrestorekit.cli.evaluate import evaluate_command
 from vmrestorekit.cli.lab import lab_app
 from vmrestorekit.cli.restore import compare_command, simulate_command
 from vmrestorekit.cli.traces import traces_app
+from vmrestorekit.cli.train import predict_command, train_command
 
 __all__ = ["app", "main"]
 
@@ -26,6 +27,8 @@ app.add_typer(lab_app, name="lab")
 app.command("manifest")(manifest)
 app.command("simulate")(simulate_command)
 app.command("compare")(compare_command)
+app.command("train")(train_command)
+app.command("predict")(predict_command)
 app.command("evaluate")(evaluate_command)
 app.command("bench")(bench_command)
 

@@ -96,7 +96,9 @@ def clone_image(spec: GuestSpec, golden: Path, image: Path, report: Report | Non
     try:
         for source, _, partial in copies:
             run(["cp", "--sparse=always", source, partial])
-        about = describe_image(golden) | dataclasses.asdict(spec) | _about(spec)
+        about = describe_image(golden)
+        # the description says which flavour of kernel, the image which one it was
+        about |= dataclasses.asdict(spec) | _about(spec) | {"kernel": about["kernel"]}
         _write_text(image.with_name(image.name + ".json"), json.dumps(about, indent=1) + "\n")
         for _, target, partial in reversed(copies):
             os.replace(partial, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["PACKAGES", "LabError", "find_program", "require_programs", "run"]
@@ -61,13 +61,15 @@ def run(
     text_in: str | None = None,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 3600.0,
+    good: Collection[int] = (0,),
 ) -> str:
     """Run a program to its end and return what it printed; ``log`` is appended to.
 
     Raises
     ------
     LabError
-        If it fails or takes longer than ``timeout_s``; the message ends with its last line of output.
+        If it ends with a status that is not ``good``, or takes longer than ``timeout_s``; the message ends
+        with its last line of output.
     """
     words = [str(word) for word in command]
     program = find_program(words[0])
@@ -91,7 +93,7 @@ def run(
     if log is not None:
         with open(log, "a", encoding="utf-8") as stream:
             stream.write(f"$ {' '.join(words)}\n{done.stdout}\n")
-    if done.returncode:
+    if done.returncode not in good:
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]
         where = f" (see {log})" if log else ""
         raise LabError(f"{words[0]} ended with status {done.returncode}: {last}{where}")

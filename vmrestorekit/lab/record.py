@@ -240,12 +240,19 @@ def _add(
 ) -> None:
     """Add a recorded boot to the corpus, with a manifest of each disk before it."""
     from vmrestorekit.backup.manifest import build_manifests
+    from vmrestorekit.traces.boots import Boot
     from vmrestorekit.traces.recording import add_boot
+    from vmrestorekit.traces.working_set import kernel_read
 
     trace = ReadTrace.load(stored)
+    report.now(f"{trace.metadata.vm} {trace.metadata.boot}: describing the disks before the boot")
+    boot = Boot.from_parts(trace, build_manifests(states))
+    kernel = kernel_read(boot)
+    if kernel:  # that of the description may have been upgraded since
+        versions = {**trace.metadata.versions, "kernel": kernel}
+        trace = ReadTrace(trace.frame, dataclasses.replace(trace.metadata, versions=versions))
     about = trace.metadata
-    report.now(f"{about.vm} {about.boot}: describing the disks before the boot")
-    add_boot(out_dir, trace, build_manifests(states), _described(description))
+    add_boot(out_dir, trace, boot.manifests, _described(description))
     seconds = about.marks[BOOT_DONE_MARK] / 1e9
     report.say(
         f"{about.vm} {about.boot}: {trace.frame.height} requests, {seconds:.1f} s under {about.accelerator}"

@@ -13,7 +13,8 @@ OVERLOOKED = (r"[0-9a-f]{8}[0-9a-f-]*", r"[0-9]+")
 _SAME_THING = (
     (r"^@[^/]*", ""),  # the partition or volume in front of a path that is not the system's own
     (r"@[^/]*$", ""),
-    (r"-cloud", ""),  # the flavour of a kernel
+    # a kernel's version and flavour: 6.1.0-50-cloud-amd64, 6.12.117+deb13-amd64
+    (r"(/modules/|/vmlinuz-|/initrd\.img-|/config-|/System\.map-)[0-9][^/]*", "${1}#"),
     (r"\.(xz|zst|gz)$", ""),
     (r"^/(lib|bin|sbin|lib64)/", "/usr/$1/"),  # merged since Debian 12
 )

@@ -25,7 +25,9 @@ _STARTED_FIRST = (
     *("systemd/systemd", "systemd/systemd-udevd"),
     *("bash", "dash", "sh", "udevadm"),
 )
-_FIRST = re.compile(rf"(/usr)?/(lib|bin)/({'|'.join(_STARTED_FIRST)})")
+_FIRST = re.compile(
+    rf"(/usr)?/(lib|bin)/({'|'.join(_STARTED_FIRST)})|(/usr)?/lib/systemd/system-generators/[^/]+"
+)
 _DEFAULT_TARGET = re.compile(r"(@[^/]*)?/etc/systemd/system/default\.target")
 # services that every machine has tell nothing
 _EVERYWHERE = ("systemd", "dbus", "user", "getty", "vmrestorekit", "rc-")
@@ -59,9 +61,14 @@ def reached_files(manifest: Manifest) -> dict[str, tuple[Reached, int]]:
     while waiting:
         source = waiting.popleft()
         how, steps = found[source]
-        for kind, target in targets[source]:
+        named = [(_BY_KIND.get(kind, how), target) for kind, target in targets[source]]
+        template = source.removesuffix(".service") + "@.service"
+        if how == Reached.ENABLED and template in targets:
+            # which of its instances run is decided while booting: postgresql.service, postgresql@15-main.service
+            named.append((Reached.ENABLED, template))
+        for way, target in named:
             if target not in found:
-                found[target] = (_BY_KIND.get(kind, how), steps + 1)
+                found[target] = (way, steps + 1)
                 waiting.append(target)
     return found
 

@@ -39,6 +39,7 @@ __all__ = [
     "load_state",
     "save_state",
     "state_digest",
+    "stored_digest",
 ]
 
 CONTENTS_SCHEMA = pl.Schema({"content": pl.UInt64()})
@@ -258,6 +259,19 @@ def load_state(stem: Path, base: Manifest | None, base_boot: str | None, table: 
     if state_digest(manifest) != about["digest"]:
         raise CorpusError(f"{path}: the state read is not the one that was written (its fingerprint differs)")
     return manifest
+
+
+def stored_digest(stem: Path) -> str:
+    """Return the `state_digest` of a stored state, without reading the state.
+
+    Raises
+    ------
+    CorpusError
+        If the file is truncated or foreign.
+    """
+    path = stem.with_name(stem.name + ".blocks.parquet")
+    _, metadata = read_parquet_with_metadata(path, "a stored disk state", CorpusError)
+    return str(_read_about(metadata, path)["digest"])
 
 
 def _read_about(metadata: dict[str, str], path: Path) -> dict[str, Any]:

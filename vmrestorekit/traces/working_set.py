@@ -18,6 +18,7 @@ __all__ = [
     "boot_blocks",
     "find_blocks",
     "first_touches",
+    "kernel_read",
     "last_boots",
     "service_blocks",
     "until_boot_done",
@@ -92,6 +93,16 @@ def boot_blocks(boot: Boot) -> pl.DataFrame:
         `BLOCKS_OF_A_BOOT`, by disk and block.
     """
     return _blocks(boot).boot
+
+
+def kernel_read(boot: Boot) -> str:
+    """Return the version of the Linux kernel that a boot read, such as ``6.1.0-50-amd64``; empty if unknown.
+
+    That is what the name of the file says. Of several the boot loader took the one of which most was read.
+    """
+    version = pl.col("path").str.extract(r"/vmlinuz-([^/]+)$")
+    read = boot_blocks(boot).select(version.alias("version"))["version"].drop_nulls()
+    return str(read.mode().sort()[0]) if len(read) else ""
 
 
 def service_blocks(boot: Boot) -> pl.DataFrame:
