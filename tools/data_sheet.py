@@ -1,8 +1,7 @@
 """Write the tables of the data sheet (data/traces/README.md) anew from the corpus beside it.
 
-Between the lines ``<!-- NAME -->`` and ``<!-- end -->`` stands what ``vmrestorekit traces list`` and
-``vmrestorekit traces summary`` print, and what the catalogue says of the guests. A test compares the sheet with
-the corpus.
+Between the lines ``<!-- NAME -->`` and ``<!-- end -->`` stands what ``vmrestorekit traces list`` and ``traces
+summary`` print, and what the catalogue says of the guests. A test compares the sheet with the corpus.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def tables(corpus: Corpus) -> dict[str, pl.DataFrame]:
 def guests(corpus: Corpus) -> pl.DataFrame:
     """Return one row a machine: what it is."""
     catalog = corpus.catalog()
-    served = pl.col("marks").list.eval(pl.element().struct.field("name") == "service_start_ns").list.any()
+    used_s = (_mark("service_end_ns") - _mark("service_start_ns")) / 1e9
     return catalog.group_by("vm", maintain_order=True).agg(
         release=pl.col("release").first(),
         roles=pl.col("roles").first().list.join(", "),
@@ -56,8 +55,13 @@ def guests(corpus: Corpus) -> pl.DataFrame:
         file_systems=pl.col("file_systems").first().list.join(", "),
         clone_of=pl.when(pl.col("lineage").first() != pl.col("vm").first()).then(pl.col("lineage").first()),
         recordings=pl.len(),
-        client=pl.when(served.any()).then(pl.lit("a minute")).otherwise(pl.lit("")),
+        client_s=used_s.median().round(),
     )  # fmt: skip
+
+
+def _mark(name: str) -> pl.Expr:
+    named = pl.col("marks").list.filter(pl.element().struct.field("name") == name)
+    return named.list.first().struct.field("value")
 
 
 def as_markdown(table: pl.DataFrame) -> str:

@@ -93,8 +93,8 @@ def _simulated(
     expiry: float | None,
     corpus: Path | None,
 ) -> dict[str, Timeline]:
+    from vmrestorekit.cli.kept_models import kept_predictor
     from vmrestorekit.plan import LaunchRule, RelocationStart
-    from vmrestorekit.predict.by_name import predictor_by_name
     from vmrestorekit.predict.planning import make_plan
     from vmrestorekit.restore.hardware import resolve_hardware
     from vmrestorekit.restore.simulate import simulate
@@ -105,7 +105,7 @@ def _simulated(
     machine = recorded[vm]
     chosen = machine.boot(boot) if boot else machine.boots[-1]
     plan = make_plan(
-        predictor_by_name(predictor, chosen, recorded),
+        kept_predictor(predictor, chosen, recorded),
         chosen,
         launch=LaunchRule(head_start_ns=nanoseconds_of("--head-start", head_start)),
         relocation_start=RelocationStart(delay_ns=nanoseconds_of("--relocation-delay", relocation_delay)),

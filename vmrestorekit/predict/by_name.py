@@ -14,7 +14,15 @@ from vmrestorekit.traces.manifest import Manifest
 if TYPE_CHECKING:
     from vmrestorekit.traces.corpus import Boot, Corpus
 
-__all__ = ["ORACLES", "OWN_HISTORY", "PREDICTOR_NAMES", "NoPrediction", "make_predictor", "predictor_by_name"]
+__all__ = [
+    "ORACLES",
+    "OWN_HISTORY",
+    "PREDICTOR_NAMES",
+    "NoPrediction",
+    "make_predictor",
+    "other_lineages",
+    "predictor_by_name",
+]
 
 # lists of what other machines read; each by address, content and path
 _LISTS = ("nearest", "first_access", "mean_access", "linear_10", "linear_100", "linear_tuned")
@@ -117,7 +125,7 @@ def predictor_by_name(name: str, boot: Boot, corpus: Corpus) -> BlockPredictor:
         return predictor.fit(boot)
     if name in OWN_HISTORY:
         return predictor.fit(_boots_before(boot, corpus, name))
-    return predictor.fit(corpus if name == "none" else _other_lineages(boot, corpus, name))
+    return predictor.fit(corpus if name == "none" else other_lineages(boot, corpus, name))
 
 
 def _boots_before(boot: Boot, corpus: Corpus, name: str) -> tuple[Boot, ...]:
@@ -129,7 +137,14 @@ def _boots_before(boot: Boot, corpus: Corpus, name: str) -> tuple[Boot, ...]:
     return boots[:place]
 
 
-def _other_lineages(boot: Boot, corpus: Corpus, name: str) -> Corpus:
+def other_lineages(boot: Boot, corpus: Corpus, name: str) -> Corpus:
+    """Return the machines that a predictor may learn from if it is to know nothing of the boot's own.
+
+    Raises
+    ------
+    PredictError
+        If there are none.
+    """
     lineage = corpus[boot.vm].lineage
     others = corpus.without(*(vm for vm in corpus.values() if vm.lineage == lineage))
     if not others:

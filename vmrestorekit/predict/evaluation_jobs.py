@@ -6,12 +6,10 @@ not matter where a piece runs, nor how often: its scores are the same.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import json
 import re
 import time
@@ -29,6 +27,7 @@ from vmrestorekit.predict.metrics import ceiling_scores, fetched_scores, ranking
 from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.ordering import StagingDevice
 from vmrestorekit.predict.planning import make_plan
+from vmrestorekit.predict.source_digest import source_digest
 from vmrestorekit.predict.splits import Fold
 from vmrestorekit.traces.corpus import Boot, load_corpus
 from vmrestorekit.traces.schema import write_parquet_atomically
@@ -104,7 +103,7 @@ class PredictorJob:
                 sorted((name, repr(value)) for name, value in made.get_params().items()),
                 [[_identity_of(boot) for boot in boots] for boots in (self.fold.train, self.fold.test)],
                 *(dataclasses.asdict(self.conditions), self.budgets),
-                [_source_digest(module) for module in (type(made).__module__, __name__)],
+                [source_digest(module) for module in (type(made).__module__, __name__)],
             ]
         )
 
@@ -150,7 +149,7 @@ class ReferenceJob:
     def identity(self) -> str:
         """Return a text that differs if the scores could."""
         boots = [boot and _identity_of(boot) for boot in (self.before, self.boot)]
-        return json.dumps([boots, dataclasses.asdict(self.conditions), _source_digest(__name__)])
+        return json.dumps([boots, dataclasses.asdict(self.conditions), source_digest(__name__)])
 
 
 Job = PredictorJob | ReferenceJob
@@ -316,29 +315,3 @@ def _identity_of(boot: Boot) -> str:
     for part in parts:
         digest.update(part)
     return f"{boot.vm} {boot.boot} {digest.hexdigest()}"
-
-
-@functools.cache
-def _source_digest(module: str) -> str:
-    """Return a digest of the code of a module of ours and of all of ours that it imports."""
-    digest, seen, todo = hashlib.blake2b(digest_size=16), set(), [module]
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            spec = importlib.util.find_spec(name)
-        except (
-            ModuleNotFoundError,
-            ValueError,
-        ):  # what was imported from a module is none; no file behind it
-            continue
-        if spec is None or spec.origin is None:
-            continue
-        source = Path(spec.origin).read_bytes()
-        digest.update(source)
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vmrestorekit."):
-                todo += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return digest.hexdigest()

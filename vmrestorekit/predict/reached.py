@@ -64,7 +64,7 @@ def reached_files(manifest: Manifest) -> dict[str, tuple[Reached, int]]:
         named = [(_BY_KIND.get(kind, how), target) for kind, target in targets[source]]
         template = source.removesuffix(".service") + "@.service"
         if how == Reached.ENABLED and template in targets:
-            # which of its instances run is decided while booting: postgresql.service, postgresql@15-main.service
+            # which instances run is decided while booting, such as postgresql@15-main.service
             named.append((Reached.ENABLED, template))
         for way, target in named:
             if target not in found:
