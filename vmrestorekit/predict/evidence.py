@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -89,12 +90,7 @@ class EvidenceTable:
         )
 
     def _add(self, totals: npt.NDArray[np.float64], source: str, sign: int) -> None:
-        rows, rate, when = self.parts[source]
-        timed = ~np.isnan(when)
-        totals[rows, 0] += sign
-        totals[rows, 1] += sign * rate
-        totals[rows[timed], 2] += sign
-        totals[rows[timed], 3] += sign * when[timed]
+        _add_part(totals, *self.parts[source], sign)
 
     def rows(self, keys: Keys) -> npt.NDArray[np.int32]:
         """Return the row of each key; one past the last where a key is unknown."""
@@ -125,6 +121,17 @@ class EvidenceTable:
             found[:, 1] = np.where(count > 0, np.maximum(totals[:, 1].round(9), 0) / count, np.nan)
             found[:, 2] = np.where(timed > 0, np.maximum(totals[:, 3].round(9), 0) / timed, np.nan)
         return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_part(totals, rows, rate, when, sign):  # type: ignore[no-untyped-def]
+    for at in range(rows.size):
+        row = rows[at]
+        totals[row, 0] += sign
+        totals[row, 1] += sign * np.float64(rate[at])
+        if not np.isnan(when[at]):
+            totals[row, 2] += sign
+            totals[row, 3] += sign * np.float64(when[at])
 
 
 class Evidence:
