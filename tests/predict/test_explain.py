@@ -13,17 +13,11 @@ from synthetic_boots import BLOCK, MILLISECOND, boot_of, manifest_of, small_mach
 
 from vmrestorekit.predict import explain
 from vmrestorekit.predict.block_features import FEATURES
-from vmrestorekit.predict.explain import (
-    GROUPS,
-    MISSED_SCHEMA,
-    PAST_GROUPS,
-    explain_block,
-    missed_and_wasted,
-    missed_by_class,
-)
+from vmrestorekit.predict.explain import GROUPS, PAST_GROUPS, explain_block
 from vmrestorekit.predict.file_reads import FILE_READ_FEATURES
 from vmrestorekit.predict.learned import LearnedPredictor
 from vmrestorekit.predict.metrics import recall_by_budget
+from vmrestorekit.predict.missed import MISSED_SCHEMA, missed_and_wasted, missed_by_class
 from vmrestorekit.predict.observed import PredictError, blocks_read
 from vmrestorekit.predict.relatives import PAST_FEATURES
 from vmrestorekit.predict.replay import LastBootReplay

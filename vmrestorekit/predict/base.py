@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from vmrestorekit.predict.cache_blocks import cache_block_scores, staging_order
-from vmrestorekit.predict.observed import as_boots
+from vmrestorekit.predict.observed import PredictError, as_boots
 from vmrestorekit.traces.manifest import Manifest
 
 if TYPE_CHECKING:
     from vmrestorekit.traces.corpus import Boot, Corpus, RecordedVM
 
-__all__ = ["SCORES_SCHEMA", "BlockPredictor"]
+__all__ = ["SCORES_SCHEMA", "BlockPredictor", "expect_fitted"]
 
 SCORES_SCHEMA = pl.Schema(
     {
@@ -141,3 +142,21 @@ class BlockPredictor(BaseEstimator, abc.ABC):  # type: ignore[misc]
         super().__setstate__(state)
         if "_scored" in state:
             self._scored = weakref.WeakKeyDictionary()
+
+
+def expect_fitted(predictor: Any) -> None:
+    """Check that something is a predictor, and that it was fitted.
+
+    Raises
+    ------
+    PredictError
+        If it is not.
+    """
+    if not isinstance(predictor, BlockPredictor):
+        raise PredictError(f"predictor: expected a fitted predictor, got {type(predictor).__name__}")
+    try:
+        check_is_fitted(predictor)
+    except NotFittedError:
+        raise PredictError(
+            f"predictor: expected a fitted one; this {type(predictor).__name__} has not learned yet: call fit"
+        ) from None
