@@ -7,7 +7,7 @@ positioning is dear, neighbours are better fetched one after the other, even if 
 
 So several orders are made, which differ in how probable a block must be to be staged by its time, and in how
 long a span of time is staged in the order of the medium. Each is followed through a boot in expectation, and
-the one with the least stall is taken.
+the one with the least stall is taken, or one that is usual and hardly worse.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ __all__ = ["StagingDevice", "expected_stall_ns", "least_stall_order"]
 
 Order = npt.NDArray[np.int32]
 
-THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.35, LIKELY, 0.7)
+# the usual order first
+THRESHOLDS = (LIKELY, 0.35, 0.2, 0.1, 0.05, 0.02)
 SPANS_NS = (0, 250_000_000, 1_000_000_000, 4_000_000_000)
+# as much less stall an order has to promise than one before it: times are not more certain
+WORTHWHILE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +83,14 @@ def least_stall_order(
     ndarray of int32, shape (n,)
         Row numbers.
     """
+    spans = SPANS_NS if device.positioning_ns else SPANS_NS[:1]
     orders = [
         _by_spans(staging_order(scores, most, threshold), scores, threshold, span_ns)
-        for threshold, span_ns in itertools.product(THRESHOLDS, SPANS_NS if device.positioning_ns else (0,))
+        for span_ns, threshold in itertools.product(spans, THRESHOLDS)
     ]
-    # of equals the first: of those that stage more by time, the one that keeps closest to the times
-    return min(orders, key=lambda order: expected_stall_ns(order, scores, block_bytes, device))
+    stalls = [expected_stall_ns(order, scores, block_bytes, device) for order in orders]
+    good = (1 + WORTHWHILE) * min(stalls)
+    return next(order for order, stall in zip(orders, stalls, strict=True) if stall <= good)
 
 
 def _by_spans(order: Order, scores: pl.DataFrame, threshold: float, span_ns: int) -> Order:
@@ -104,9 +109,9 @@ def expected_stall_ns(order: Order, scores: pl.DataFrame, block_bytes: int, devi
     """Return by how much a boot is expected to be delayed if blocks are staged in this order.
 
     The boot comes to its blocks in the order of their expected times, later by the delay so far. A block that
-    is staged by then costs nothing; one that is still being fetched costs the rest of its fetch; one that is
-    not, a fetch of its own. That is no loss to staging if the block was to be staged later, but for the
-    positioning; else staging stands still. Each counts with the probability that the block is read.
+    is staged by then costs nothing; one that is being fetched, the rest of its fetch; any other waits for the
+    fetch under way and for its own, for which staging stands still, and which staging need not repeat. All of
+    that counts with the probability that the block is read.
 
     Parameters
     ----------
@@ -121,8 +126,8 @@ def expected_stall_ns(order: Order, scores: pl.DataFrame, block_bytes: int, devi
     address = np.cumsum(stored)  # where the medium has it
     transfer_ns = block_bytes * 1e9 / device.bandwidth
     goes_on = np.diff(address[order], prepend=-1) == 1
-    staged_at = np.full(stored.size, np.inf)
-    staged_at[order] = np.cumsum(np.where(goes_on, 0, device.positioning_ns) + transfer_ns)
+    place = np.full(stored.size, order.size)
+    place[order] = np.arange(order.size)
     probability = scores["probability"].to_numpy()
     time = scores["first_read_ns"].fill_null(np.inf).to_numpy()
     asked = np.flatnonzero(stored & (probability > 0) & np.isfinite(time))
@@ -131,27 +136,35 @@ def expected_stall_ns(order: Order, scores: pl.DataFrame, block_bytes: int, devi
         _delay(
             time[asked] + device.head_start_ns,
             probability[asked],
-            staged_at[asked],
-            transfer_ns,
-            device.positioning_ns,
+            place[asked],
+            np.where(goes_on, transfer_ns, transfer_ns + device.positioning_ns),
+            transfer_ns + device.positioning_ns,
         )
     )
 
 
 @numba.njit(cache=True, nogil=True)
-def _delay(asked_at, probability, staged_at, transfer_ns, positioning_ns):  # type: ignore[no-untyped-def]
+def _delay(asked_at, probability, place, staging_ns, fetch_ns):  # type: ignore[no-untyped-def]
     delay = 0.0  # of the boot
-    behind = 0.0  # by which staging is later than if nobody had demanded anything
+    free_at = 0.0  # when staging begins with the block at the cursor
+    cursor = 0
+    left_ns = staging_ns.copy()  # what is left to fetch of each block, in expectation
     for row in range(asked_at.size):
-        wait = staged_at[row] + behind - (asked_at[row] + delay)
-        if wait <= 0:
+        now = asked_at[row] + delay
+        while cursor < left_ns.size and free_at + left_ns[cursor] <= now:
+            free_at += left_ns[cursor]
+            cursor += 1
+        if place[row] < cursor:
             continue
         chance = probability[row]
-        if wait <= positioning_ns + transfer_ns:  # it is under way
-            delay += chance * wait
+        under_way = (
+            max(free_at + left_ns[cursor] - now, 0.0) if cursor < left_ns.size and free_at < now else 0.0
+        )
+        if place[row] == cursor and under_way > 0:
+            delay += chance * under_way
             continue
-        delay += chance * (positioning_ns + transfer_ns)
-        behind += chance * positioning_ns
-        if np.isinf(staged_at[row]):
-            behind += chance * transfer_ns
+        delay += chance * (under_way + fetch_ns)
+        free_at += chance * fetch_ns
+        if place[row] < left_ns.size:
+            left_ns[place[row]] *= 1 - chance
     return delay
