@@ -33,7 +33,7 @@ FILE_READ_FEATURES = (
     *("used_by_chain", "used_by", "used_by_sum", "users", "uses"),
 )
 # of files that nothing was read of, only some are needed to learn from
-UNREAD_SHARE = 0.3
+UNREAD_SHARE = 0.15
 SETTINGS: Mapping[str, Any] = {
     "max_iter": 60,
     "max_leaf_nodes": 15,

@@ -25,6 +25,8 @@ Stranger = Callable[[DescribedDisk, npt.NDArray[np.int64], frozenset[str]], "Tol
 
 # of blocks that neither the past nor the boot to foretell read, so many a disk are learned from
 UNREAD = 4000
+# how constant machines are is learned from so many of them
+MACHINES = 10
 SETTINGS: Mapping[str, Any] = {
     "max_iter": 60,
     "max_leaf_nodes": 15,
@@ -66,7 +68,9 @@ class PastReads:
         """Learn from machines whose last boot is foretold by those before, and by their first boot alone."""
         drawn = np.random.default_rng(seed)
         features, answers, weights = [], [], []
-        for boots in machines:
+        known = [boots for boots in machines if len(boots) > 1]
+        for number in np.sort(drawn.permutation(len(known))[:MACHINES]):
+            boots = known[number]
             own = [each for each in observations if each.vm == boots[-1].vm]
             for past in _pasts_before(boots):
                 for x, read, weight in _examples(boots[-1], own, past, observations, stranger, drawn):
