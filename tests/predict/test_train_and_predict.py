@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from vmrestorekit.cli import app, main
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.predict.learned import LearnedPredictor
+from vmrestorekit.predict.ordering import StagingDevice
 from vmrestorekit.predict.planning import make_plan
 from vmrestorekit.predict.saved_model import read_record, save_model
+from vmrestorekit.restore.hardware import MEDIA
 from vmrestorekit.traces.corpus import add_boot, load_corpus
 
 
@@ -105,6 +107,21 @@ def test_predict_from_manifests_of_all_disks(corpus, trained, tmp_path):
     assert "model_knows" not in text
 
 
+@pytest.mark.parametrize(("media", "head_start"), [("tape", 0), ("flash", 60)])
+def test_the_order_is_that_for_the_device(corpus, trained, fitted, media, head_start, tmp_path):
+    words = ["--media", media, "--head-start", head_start, "-o", tmp_path / "plan"]
+    run("predict", trained[0], "--vm", "delta", "--corpus", corpus, *words)
+    hardware = MEDIA[media]
+    backup_device = hardware.backup_device
+    device = StagingDevice(
+        min(backup_device.bandwidth * backup_device.channels, hardware.link.bandwidth),
+        backup_device.positioning_ns // backup_device.channels,
+        head_start * 10**9,
+    )
+    expected = make_plan(fitted, load_corpus(corpus)["delta"].boots[-1], device=device)
+    assert RestorePlan.load(tmp_path / "plan").first_set.tolist() == expected.first_set.tolist()
+
+
 def test_scores_are_kept_in_the_model(corpus, tmp_path):
     (tmp_path / "scores.json").write_text('{"recall": 0.9}')
     words = ["--without", "alpha", "--scores", tmp_path / "scores.json", "-o", tmp_path / "model.npz"]
@@ -133,6 +150,8 @@ def test_scores_are_kept_in_the_model(corpus, tmp_path):
         (["predict", "TRAINED", "--vm", "nobody"], "got 'nobody'"),
         (["predict", "TRAINED", "--vm", "alpha", "--boot", "boot-9"], "boot-9"),
         (["predict", "TRAINED", "--vm", "alpha", "--mode", "teleport"], "live_mount"),
+        (["predict", "TRAINED", "--vm", "alpha", "--media", "floppy"], "disk_library"),
+        (["predict", "TRAINED", "--vm", "alpha", "--media", "tape", "--head-start", "-1"], "head_start_ns"),
     ],
     ids=lambda found: " ".join(found) if isinstance(found, list) else "",
 )  # fmt: skip

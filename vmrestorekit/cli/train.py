@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmrestorekit.cli.shared import CorpusOption, JsonOption, print_record, progress_of
+from vmrestorekit.cli.shared import CorpusOption, JsonOption, nanoseconds_of, print_record, progress_of
 
 if TYPE_CHECKING:
     from vmrestorekit.predict.learned import LearnedPredictor
+    from vmrestorekit.predict.ordering import StagingDevice
     from vmrestorekit.traces.corpus import Boot
     from vmrestorekit.traces.manifest import Manifest
 
@@ -82,6 +83,16 @@ def predict_command(
     budget_mib: Annotated[
         int | None, typer.Option(min=0, help="Stage so much at most; default: a quarter more than expected.")
     ] = None,
+    media: Annotated[
+        str | None,
+        typer.Option(
+            help="Order for the least stall on disk_library, object_storage, tape or flash; "
+            "default: by expected times."
+        ),
+    ] = None,
+    head_start: Annotated[
+        float, typer.Option(help="With --media: seconds of pre-staging before the launch.")
+    ] = 4.0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Save the plan in this directory.")
     ] = None,
@@ -100,7 +111,8 @@ def predict_command(
     predictor = load_model(model)
     started = time.perf_counter()
     budget = None if budget_mib is None else budget_mib << 20
-    plan = make_plan(predictor, states, mode=mode, budget_bytes=budget)
+    device = None if media is None else _staging_device(media, head_start)
+    plan = make_plan(predictor, states, mode=mode, budget_bytes=budget, device=device)
     seconds = time.perf_counter() - started
     if output:
         plan.save(output)
@@ -119,6 +131,19 @@ def predict_command(
         "plan": str(output) if output else None,
     }
     print_record(record, as_json)
+
+
+def _staging_device(media: str, head_start: float) -> StagingDevice:
+    """Return what ordering needs to know of a preset; no more comes from it than its link carries."""
+    from vmrestorekit.predict.ordering import StagingDevice
+    from vmrestorekit.restore.hardware import resolve_hardware
+
+    hardware = resolve_hardware(media)
+    device = hardware.backup_device
+    bandwidth = min(device.bandwidth * device.channels, hardware.link.bandwidth)
+    # channels position at the same time
+    positioning_ns = device.positioning_ns // device.channels
+    return StagingDevice(bandwidth, positioning_ns, nanoseconds_of("--head-start", head_start))
 
 
 def _scores_of(path: Path) -> dict[str, Any]:
