@@ -103,7 +103,7 @@ def test_bars_of_working_sets(machines: dict[str, RecordedVM]) -> None:
     text = json.dumps(draw(working_set_bars(sets, machines)))
     boot, service = sets.row(2, named=True)["distinct_mb"], sets.row(2, named=True)["service_mb"]
     assert service > 0
-    for expected in (f"{boot} + {service}", f"{sets['share'][0]} %", "first read in the minute of service"):
+    for expected in (f"{boot} + {service}", f"{sets['share'][0]} %", "first read while used"):
         assert expected in text
     del machines["stranger"]
     assert "service" not in json.dumps(draw(working_set_bars(working_sets(machines), machines)))

@@ -80,7 +80,7 @@ def working_set_bars(sets: pl.DataFrame, machines: Machines, *, width: int = WID
         return only_says(title, "No machine was recorded.")
     sets = machines_by_release(machines).join(sets, on="vm")
     names = _Names(sets.sort("release", "distinct_mb", descending=[False, True]))
-    parts = {"distinct_mb": "until boot done", "service_mb": "first read in the minute of service"}
+    parts = {"distinct_mb": "until boot done", "service_mb": "first read while used"}
     read = sets.unpivot(list(parts), index="vm", variable_name="when", value_name="mb").drop_nulls()
     read = read.with_columns(pl.col("when").replace(parts))
     colour = alt.Color(
