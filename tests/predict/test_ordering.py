@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_boots import boot_of, manifest_of
 
+from vmrestorekit.predict.by_name import NoPrediction
 from vmrestorekit.predict.cache_blocks import CACHE_BLOCKS_SCHEMA, staging_order
 from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.ordering import StagingDevice, expected_stall_ns, least_stall_order
+from vmrestorekit.predict.planning import make_plan
 
 BLOCK = 65536
 SECOND = 10**9
@@ -108,3 +113,34 @@ def test_holes_are_not_staged(device):
 def test_devices_that_make_no_sense(name):
     with pytest.raises(PredictError, match=f"device: expected {name} of at least"):
         StagingDevice(**{"bandwidth": 1, name: -1})
+
+
+class TestPlansForADevice:
+    """A predictor that is sure of two blocks of 64, and gives the others a chance of one in a hundred."""
+
+    @pytest.fixture
+    def plan_for(self):
+        manifest = manifest_of(range(1, 64 * 16 + 1))
+
+        class Made(NoPrediction):
+            def _score_blocks(self, manifest, disk):
+                chance = np.full(manifest.blocks.height, 0.01)
+                chance[:32] = 1.0
+                return pl.DataFrame({"probability": chance, "first_read_ns": 1e9 * np.arange(chance.size)})
+
+        fitted = Made().fit(boot_of(manifest, []))
+        return functools.partial(make_plan, fitted, manifest)
+
+    def test_without_a_device_a_quarter_more_than_expected(self, plan_for):
+        assert plan_for().first_set.size == int(1.25 * (2 + 62 * 0.01)) + 1
+
+    def test_with_one_all_that_have_a_chance_the_likely_first(self, plan_for):
+        first_set = plan_for(device=SLOW).first_set
+        assert first_set.size == 64
+        assert set(first_set[:2]) == {0, 1}
+
+    def test_but_no_more_than_there_is_room_in_the_cache(self, plan_for):
+        assert plan_for(device=SLOW, cache_bytes=20 * BLOCK).first_set.size == 12
+
+    def test_a_budget_is_a_budget(self, plan_for):
+        assert plan_for(device=SLOW, budget_bytes=5 * BLOCK).first_set.size == 5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmrestorekit.cli.shared import CorpusOption, JsonOption, nanoseconds_of, print_table
+from vmrestorekit.cli.shared import CorpusOption, JsonOption, nanoseconds_of, print_table, staging_device_of
 
 if TYPE_CHECKING:
     from vmrestorekit.restore.timeline import Timeline
@@ -104,10 +104,14 @@ def _simulated(
     recorded = load_corpus(corpus)
     machine = recorded[vm]
     chosen = machine.boot(boot) if boot else machine.boots[-1]
+    fitted = kept_predictor(predictor, chosen, recorded)
+    head_start_ns = nanoseconds_of("--head-start", head_start)
     plan = make_plan(
-        kept_predictor(predictor, chosen, recorded),
+        fitted,
         chosen,
-        launch=LaunchRule(head_start_ns=nanoseconds_of("--head-start", head_start)),
+        # other predictors have an order of their own
+        device=staging_device_of(hardware, head_start_ns) if fitted.calibrated else None,
+        launch=LaunchRule(head_start_ns=head_start_ns),
         relocation_start=RelocationStart(delay_ns=nanoseconds_of("--relocation-delay", relocation_delay)),
         cache_bytes=cache_mib << 20,
     )

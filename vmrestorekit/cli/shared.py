@@ -8,9 +8,13 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from vmrestorekit.predict.ordering import StagingDevice
+    from vmrestorekit.restore.hardware import Hardware
 
 CorpusOption = Annotated[
     Path | None, typer.Option("--corpus", help="Directory of a corpus; default: the one of the package.")
@@ -86,3 +90,13 @@ def nanoseconds_of(option: str, seconds: float) -> int:
     if not math.isfinite(seconds):
         raise ValueError(f"{option}: expected a number of seconds, got {seconds}")
     return round(seconds * 1e9)
+
+
+def staging_device_of(hardware: Hardware, head_start_ns: int) -> StagingDevice:
+    """Return what ordering needs to know of hardware; no more comes from a device than its link carries."""
+    from vmrestorekit.predict.ordering import StagingDevice
+
+    device = hardware.backup_device
+    bandwidth = min(device.bandwidth * device.channels, hardware.link.bandwidth)
+    # channels position at the same time
+    return StagingDevice(bandwidth, device.positioning_ns // device.channels, head_start_ns)

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmrestorekit.cli.shared import CorpusOption, JsonOption, nanoseconds_of, print_record, progress_of
+from vmrestorekit.cli.shared import (
+    CorpusOption,
+    JsonOption,
+    nanoseconds_of,
+    print_record,
+    progress_of,
+    staging_device_of,
+)
 
 if TYPE_CHECKING:
     from vmrestorekit.predict.learned import LearnedPredictor
-    from vmrestorekit.predict.ordering import StagingDevice
     from vmrestorekit.traces.corpus import Boot
     from vmrestorekit.traces.manifest import Manifest
 
@@ -102,6 +108,7 @@ def predict_command(
     """Plan a restore with a saved model: which blocks to stage first. Looks at no boot, only at the disks."""
     from vmrestorekit.predict.planning import make_plan
     from vmrestorekit.predict.saved_model import load_model, read_record
+    from vmrestorekit.restore.hardware import resolve_hardware
 
     if bool(manifests) == (vm is not None):
         raise ValueError("expected either manifests, one for each disk, or the name of a machine with --vm")
@@ -111,7 +118,9 @@ def predict_command(
     predictor = load_model(model)
     started = time.perf_counter()
     budget = None if budget_mib is None else budget_mib << 20
-    device = None if media is None else _staging_device(media, head_start)
+    device = None
+    if media is not None:
+        device = staging_device_of(resolve_hardware(media), nanoseconds_of("--head-start", head_start))
     plan = make_plan(predictor, states, mode=mode, budget_bytes=budget, device=device)
     seconds = time.perf_counter() - started
     if output:
@@ -131,19 +140,6 @@ def predict_command(
         "plan": str(output) if output else None,
     }
     print_record(record, as_json)
-
-
-def _staging_device(media: str, head_start: float) -> StagingDevice:
-    """Return what ordering needs to know of a preset; no more comes from it than its link carries."""
-    from vmrestorekit.predict.ordering import StagingDevice
-    from vmrestorekit.restore.hardware import resolve_hardware
-
-    hardware = resolve_hardware(media)
-    device = hardware.backup_device
-    bandwidth = min(device.bandwidth * device.channels, hardware.link.bandwidth)
-    # channels position at the same time
-    positioning_ns = device.positioning_ns // device.channels
-    return StagingDevice(bandwidth, positioning_ns, nanoseconds_of("--head-start", head_start))
 
 
 def _scores_of(path: Path) -> dict[str, Any]:

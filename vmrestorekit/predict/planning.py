@@ -20,6 +20,8 @@ __all__ = ["make_plan"]
 # how much more than the expected number of blocks is staged when no budget is given
 GENEROSITY = 1.25
 LEAST_CHANCE = 0.005
+# of the read cache; the rest is for what was missed, and for the relocation
+ROOM = 0.6
 
 
 def make_plan(
@@ -47,7 +49,7 @@ def make_plan(
         Size of a block of the read cache.
     budget_bytes : int, optional
         How much to stage at most, over all disks; default: 1.25 times what the boot is expected to read, and
-        for a known device whatever has a chance of `LEAST_CHANCE`.
+        for a known device whatever has a chance of `LEAST_CHANCE`, as long as `ROOM` is left in the cache.
     threshold : float
         Blocks at least this probable are staged in the order of their expected first reads, the others after
         them by falling probability. See `staging_order`.
@@ -82,21 +84,25 @@ def make_plan(
         cache_block_scores(predictor.score_blocks(manifest, disk), manifest, block_bytes, threshold)
         for disk, manifest in enumerate(manifests)
     )
-    most = _usual_most(scores, device) if budget_bytes is None else budget_bytes // block_bytes
+    if budget_bytes is None:
+        room = int(ROOM * empty_plan.cache_bytes) // block_bytes
+        most = _usual_most(scores["probability"].filter(scores["stored"]), room, device)
+    else:
+        most = budget_bytes // block_bytes
     if device is None:
         return empty_plan.replace(first_set=staging_order(scores, most, threshold))
     return empty_plan.replace(first_set=least_stall_order(scores, most, block_bytes, device))
 
 
-def _usual_most(scores: pl.DataFrame, device: StagingDevice | None) -> int:
+def _usual_most(probability: pl.Series, room: int, device: StagingDevice | None) -> int:
     """Return how many blocks are staged if nobody says.
 
     What is left when all that is likely was staged waits for nothing but an idle device. So in an order made
     for a device unlikely blocks cost a boot next to nothing, and each that is read after all saves a fetch.
+    But they must not drive out of the cache what is likely.
     """
-    probability = scores.filter("stored")["probability"]
     usual = int(GENEROSITY * float(probability.sum())) + 1
-    return usual if device is None else max(usual, int((probability >= LEAST_CHANCE).sum()))
+    return usual if device is None else max(usual, min(int((probability >= LEAST_CHANCE).sum()), room))
 
 
 def _manifests_of(boot_or_manifests: Boot | Manifest | Iterable[Manifest]) -> tuple[Manifest, ...]:
