@@ -297,7 +297,9 @@ class TestFileReads:
             assert np.array_equal(*changed, equal_nan=True) == (self.LINEAGES[number] == "x")
             assert changed[0].shape[1] == len(FIRST_ROUND)
 
-    def test_files_that_were_not_read_stand_for_those_that_are_not_asked(self, fake_trees):
+    def test_files_that_were_not_read_stand_for_those_that_are_not_asked(self, fake_trees, monkeypatch):
+        monkeypatch.setattr(file_reads, "FEWEST_UNREAD", 0)
+        monkeypatch.setattr(file_reads, "UNREAD_SHARE", 0.3)
         observations = [reading_files(at, name, 0.5, at) for at, name in enumerate(self.LINEAGES)]
         taught, _ = self.learned(observations)
         x, read, weight = fake_trees.taught[FOLDS]  # the model of the first round that sees all
@@ -309,6 +311,11 @@ class TestFileReads:
         np.testing.assert_allclose(weight[~read], 1 / file_reads.UNREAD_SHARE, rtol=1e-6)
         assert 0.4 * (files - count) < weight[~read].sum() < 1.7 * (files - count)
         assert x.shape[1] == len(FIRST_ROUND)
+
+    def test_of_few_files_all_are_asked(self, fake_trees):
+        self.learned([reading_files(at, name, 0.5, at) for at, name in enumerate(self.LINEAGES)])
+        _, _, weight = fake_trees.taught[FOLDS]
+        np.testing.assert_allclose(weight, 1)
 
     def test_alone_only_files_of_the_hidden_branches_are_asked(self, fake_trees, monkeypatch):
         monkeypatch.setattr(file_reads, "UNREAD_SHARE", 1.1)

@@ -277,10 +277,10 @@ def test_no_file_and_a_directory(read, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize(("number", "age"), [(0, "an older"), (2, "a newer")])
+@pytest.mark.parametrize(("number", "age"), [(1, "an older"), (3, "a newer")])
 def test_another_format(saved, number, age, tmp_path):
     path = rewritten(saved, tmp_path / "model.npz", format=number, package="9.9")
-    with pytest.raises(PredictError, match=rf"format 1, got format {number} of {age} vmrestorekit \(9.9\)"):
+    with pytest.raises(PredictError, match=rf"format 2, got format {number} of {age} vmrestorekit \(9.9\)"):
         load_model(path)
 
 
@@ -362,8 +362,10 @@ def with_table(model, change):
     table = model.evidence_.tables["place"]
     broken = EvidenceTable(table.known.copy(), {})
     broken.parts = {source: [values.copy() for values in part] for source, part in table.parts.items()}
+    broken.weights = {source: [values.copy() for values in part] for source, part in table.weights.items()}
     change(broken)
     broken.parts = {source: tuple(part) for source, part in broken.parts.items()}
+    broken.weights = {source: tuple(part) for source, part in broken.weights.items()}
     return {"evidence_": type(model.evidence_)(model.evidence_.tables | {"place": broken})}
 
 
@@ -393,6 +395,20 @@ HOSTILE = {
     "a part too short": lambda model: with_table(
         model, lambda table: table.parts["alpha"].__setitem__(2, table.parts["alpha"][2][1:])
     ),
+    "a weight of nothing": lambda model: with_table(
+        model, lambda table: table.weights["alpha"][0].__setitem__(0, 0)
+    ),
+    "an endless weight": lambda model: with_table(
+        model, lambda table: table.weights["alpha"][0].__setitem__(0, np.inf)
+    ),
+    "a time without weight": lambda model: with_table(
+        model, lambda table: table.weights["alpha"][1].__setitem__(slice(None), 0)
+    ),
+    "too few weights": lambda model: with_table(
+        model, lambda table: table.weights["alpha"].__setitem__(0, table.weights["alpha"][0][1:])
+    ),
+    "a source without weights": lambda model: with_table(model, lambda table: table.weights.pop("alpha")),
+    "one of the clocks falls": lambda model: {"clocks_": (*model.clocks_, model.clock_[::-1].copy() + 1)},
     "blocks in disorder": lambda model: with_past(model, block=swap),
     "too few contents": lambda model: with_past(model, content=lambda values: values[1:]),
     "a rate that is none": lambda model: with_past(model, rate=lambda values: values * np.float32(np.nan)),

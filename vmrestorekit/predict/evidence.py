@@ -6,8 +6,10 @@ So sums over all machines are kept, and each machine's part of them.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,6 +19,8 @@ __all__ = ["Evidence", "EvidenceTable", "Part"]
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
+# rows, rates, times, weights of the rates, weights of the times
+_Piece = tuple[npt.NDArray[Any], Floats, Floats, Floats, Floats]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +34,15 @@ class Part:
         0 is no key.
     rate, when : ndarray of float32, shape (n,)
         As in `vmrestorekit.predict.observations.Observation`.
+    boots : int
+        How many boots they are means of.
     """
 
     source: str
     keys: Mapping[str, Keys]
     rate: Floats
     when: Floats
+    boots: int = 1
 
 
 class EvidenceTable:
@@ -47,47 +54,82 @@ class EvidenceTable:
         Ascending.
     parts : dict of str to tuple of ndarray
         Of each source the rows that it has, and under each the mean rate and the mean time (NaN: never read).
+    weights : dict of str to tuple of ndarray
+        Of each source how many blocks, counted once a boot, each of these rates and times is the mean of:
+        what `joined` needs to take later boots in.
     """
 
-    def __init__(self, known: Keys, parts: dict[str, tuple[npt.NDArray[np.int32], Floats, Floats]]) -> None:
+    def __init__(
+        self,
+        known: Keys,
+        parts: dict[str, tuple[npt.NDArray[np.int32], Floats, Floats]],
+        weights: dict[str, tuple[Floats, Floats]] | None = None,
+    ) -> None:
         self.known, self.parts = known, parts
+        if weights is None:
+            weights = {
+                source: (np.ones_like(rate), (~np.isnan(when)).astype(np.float32))
+                for source, (_, rate, when) in parts.items()
+            }
+        self.weights = weights
         # sources, sum of rates, sources that read it, sum of times; the last row is of the unknown
         self.totals = np.zeros((known.size + 1, 4))
         for source in parts:
             self._add(self.totals, source, 1)
 
     @classmethod
-    def of(cls, pieces: Iterable[tuple[str, Keys, Floats, Floats]]) -> EvidenceTable:
-        """Sum up pieces of sources: keys, rates and times; a source may come in several pieces."""
+    def of(
+        cls, pieces: Iterable[tuple[str, Keys, Floats, Floats]], boots: Mapping[str, int] | None = None
+    ) -> EvidenceTable:
+        """Sum up pieces of sources: keys, rates and times; a source may come in several pieces.
+
+        Parameters
+        ----------
+        pieces : iterable of tuple
+        boots : mapping of str to int, optional
+            Of each source how many boots its rates and times are means of; default: one.
+        """
         pieces = list(pieces)
         found = np.unique(np.concatenate([keys for _, keys, _, _ in pieces] or [np.zeros(0, np.uint64)]))
         table = cls(found[found != 0], {})
-        sources: dict[str, list[tuple[Keys, Floats, Floats]]] = {}
-        for source, *piece in pieces:
-            sources.setdefault(source, []).append(tuple(piece))  # type: ignore[arg-type]
-        for source, own in sources.items():
-            table.parts[source] = table._mean(*(np.concatenate(column) for column in zip(*own, strict=True)))
-            table._add(table.totals, source, 1)
-        return table
+        own: dict[str, list[_Piece]] = collections.defaultdict(list)
+        for source, keys, rate, when in pieces:
+            row, each = table.rows(keys), (boots or {}).get(source, 1)
+            there = row < table.known.size
+            weight = np.full(np.count_nonzero(there), each, np.float32)
+            timed = np.where(np.isnan(when[there]), np.float32(0), weight)
+            own[source].append((row[there], rate[there], when[there], weight, timed))
+        return cls._of_rows(table.known, own)
 
-    def _mean(self, keys: Keys, rate: Floats, when: Floats) -> tuple[npt.NDArray[np.int32], Floats, Floats]:
-        row = self.rows(keys)
-        known = row < self.known.size
-        row, rate, when = row[known], rate[known], when[known]
-        timed, size = ~np.isnan(when), self.known.size
-        count, rates = np.bincount(row, minlength=size), np.bincount(row, rate, size)
-        times, times_count = (
-            np.bincount(row[timed], when[timed], size),
-            np.bincount(row[timed], minlength=size),
-        )
-        found = np.flatnonzero(count)
-        with np.errstate(invalid="ignore"):
-            mean_time = times[found] / times_count[found]
-        return (
-            found.astype(np.int32),
-            (rates[found] / count[found]).astype(np.float32),
-            mean_time.astype(np.float32),
-        )
+    @classmethod
+    def joined(cls, tables: Iterable[EvidenceTable], names: Mapping[str, str] | None = None) -> EvidenceTable:
+        """Return what several tables say; of a source that is in several of them, all its boots count alike.
+
+        Parameters
+        ----------
+        tables : iterable of EvidenceTable
+        names : mapping of str to str, optional
+            Sources that are to be taken for others, or for parts of one.
+        """
+        tables = list(tables)
+        own: dict[str, list[_Piece]] = collections.defaultdict(list)
+        # what is in order already is only merged
+        known = np.sort(np.concatenate([table.known for table in tables]), kind="stable")
+        known = known[np.diff(known, prepend=np.uint64(0)) != 0]
+        for table in tables:
+            place = np.searchsorted(known, table.known)
+            for source, (rows, rate, when) in table.parts.items():
+                piece = (place[rows], rate, when, *table.weights[source])
+                own[(names or {}).get(source, source)].append(piece)
+        return cls._of_rows(known, own)
+
+    @classmethod
+    def _of_rows(cls, known: Keys, own: Mapping[str, list[_Piece]]) -> EvidenceTable:
+        parts, weights = {}, {}
+        for source in sorted(own):
+            columns = (np.concatenate(column) for column in zip(*own[source], strict=True))
+            parts[source], weights[source] = _means(known.size, *columns)
+        return cls(known, parts, weights)
 
     def _add(self, totals: npt.NDArray[np.float64], source: str, sign: int) -> None:
         _add_part(totals, *self.parts[source], sign)
@@ -123,6 +165,26 @@ class EvidenceTable:
         return found
 
 
+def _means(
+    size: int, row: npt.NDArray[Any], rate: Floats, when: Floats, weight: Floats, timed: Floats
+) -> tuple[tuple[npt.NDArray[np.int32], Floats, Floats], tuple[Floats, Floats]]:
+    """Return the means under each row that is there, and what they weigh."""
+    count, times_count = np.bincount(row, weight, size), np.bincount(row, timed, size)
+    rates = np.bincount(row, rate.astype(np.float64) * weight, size)
+    times = np.bincount(row, np.where(timed > 0, when, 0).astype(np.float64) * timed, size)
+    found = np.flatnonzero(count)
+    with np.errstate(invalid="ignore"):
+        mean_time = times[found] / times_count[found]
+    return (
+        (
+            found.astype(np.int32),
+            (rates[found] / count[found]).astype(np.float32),
+            mean_time.astype(np.float32),
+        ),
+        (count[found].astype(np.float32), times_count[found].astype(np.float32)),
+    )
+
+
 @numba.njit(cache=True, nogil=True)
 def _add_part(totals, rows, rate, when, sign):  # type: ignore[no-untyped-def]
     for at in range(rows.size):
@@ -149,10 +211,24 @@ class Evidence:
     def of(cls, parts: Iterable[Part], keys: Iterable[str]) -> Evidence:
         """Sum up what sources say."""
         parts = list(parts)
+        boots = {part.source: part.boots for part in parts}
         return cls(
             {
-                key: EvidenceTable.of((part.source, part.keys[key], part.rate, part.when) for part in parts)
+                key: EvidenceTable.of(
+                    ((part.source, part.keys[key], part.rate, part.when) for part in parts), boots
+                )
                 for key in keys
+            }
+        )
+
+    @classmethod
+    def joined(cls, several: Iterable[Evidence], names: Mapping[str, str] | None = None) -> Evidence:
+        """Return what is said under the same kinds of keys in several places: `EvidenceTable.joined`."""
+        several = list(several)
+        return cls(
+            {
+                kind: EvidenceTable.joined([each.tables[kind] for each in several], names)
+                for kind in several[0].tables
             }
         )
 

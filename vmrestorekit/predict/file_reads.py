@@ -32,8 +32,8 @@ FILE_READ_FEATURES = (
     "first_guess",
     *("used_by_chain", "used_by", "used_by_sum", "users", "uses"),
 )
-# of files that nothing was read of, only some are needed to learn from
-UNREAD_SHARE = 0.15
+# of files that nothing was read of, only some are needed to learn from, if there are many
+UNREAD_SHARE, FEWEST_UNREAD = 0.15, 500
 SETTINGS: Mapping[str, Any] = {
     "max_iter": 60,
     "max_leaf_nodes": 15,
@@ -106,10 +106,12 @@ def _examples(
         observation = observations[lesson.number]
         rows = observation.described.first_rows
         read = reads_of_files(observation)[0] > 0
-        asked = read | (drawn.random(read.size) < UNREAD_SHARE)
+        unread = max(int(np.count_nonzero(~read)), 1)
+        share = min(max(UNREAD_SHARE, FEWEST_UNREAD / unread), 1.0)
+        asked = read | (drawn.random(read.size) < share)
         if lesson.branches is not None:
             asked &= folds_of([observation], 0, rows) == lesson.branches
-        weight = np.where(asked, np.where(read, 1, 1 / UNREAD_SHARE), 0) * lesson.weight
+        weight = np.where(asked, np.where(read, 1, 1 / share), 0) * lesson.weight
         features = file_features(observation.described, evidence, lesson.without)
         yield _Example(features, read, weight.astype(np.float32), folds_of(observations, lesson.number, rows))
 

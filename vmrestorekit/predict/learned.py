@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from vmrestorekit.predict.base import SCORES_SCHEMA, BlockPredictor
 from vmrestorekit.predict.block_features import BlockEvidence, block_features
-from vmrestorekit.predict.description import KEYS, DescribedDisk, describe_disk
+from vmrestorekit.predict.description import FILE_KEYS, KEYS, DescribedDisk, describe_disk
 from vmrestorekit.predict.evidence import Evidence
 from vmrestorekit.predict.examples import draw_examples
 from vmrestorekit.predict.file_reads import FileReads, spread_to_blocks
-from vmrestorekit.predict.lessons import lessons, parts_of_blocks
+from vmrestorekit.predict.later_boots import continued, names_of_parts
+from vmrestorekit.predict.lessons import lessons, parts_of_blocks, parts_of_files
 from vmrestorekit.predict.observations import (
     CLOCK_POINTS,
     Observation,
@@ -25,14 +30,15 @@ from vmrestorekit.predict.observations import (
     usual_boots,
     usual_clock,
 )
-from vmrestorekit.predict.observed import PredictError
+from vmrestorekit.predict.observed import PredictError, as_boots
 from vmrestorekit.predict.past_reads import PastReads, Told
 from vmrestorekit.predict.relatives import past_of, relative_of
 from vmrestorekit.predict.trees import Trees
 from vmrestorekit.traces.manifest import Manifest
 
 if TYPE_CHECKING:
-    from vmrestorekit.traces.boots import Boot
+    from vmrestorekit.traces.boots import Boot, RecordedVM
+    from vmrestorekit.traces.corpus import Corpus
 
 __all__ = ["LearnedPredictor"]
 
@@ -78,9 +84,12 @@ class LearnedPredictor(BlockPredictor):
         Of each machine.
     clock_ : ndarray of float64
         When boots usually make each hundredth of their first reads, nanoseconds.
+    clocks_ : tuple of ndarray of float64
+        The same of each boot.
     """
 
     calibrated = True
+    file_reads_: FileReads
 
     def __init__(
         self,
@@ -101,11 +110,69 @@ class LearnedPredictor(BlockPredictor):
         observations = [each for own in machines for each in observe(own)]
         self._learn_from_others(observations)
         self.past_reads_ = PastReads.learn(machines, observations, self._told_of, self.random_state)
-        self.pasts_ = tuple(
-            past_of(own, [each.described for each in observations if each.vm == own[-1].vm])
-            for own in machines
-        )
-        self.clock_ = usual_clock([reads_of(boot) for own in machines for boot in usual_boots(own)])
+        self.pasts_ = tuple(past_of(own, _disks_of(own, observations)) for own in machines)
+        self._set_clock(_clocks(machines))
+
+    def partial_fit(self, boots: Corpus | RecordedVM | Boot | Iterable[Boot], y: None = None) -> Self:
+        """Learn from boots that have finished since; cheap, for no trees are grown.
+
+        What machines read, each one's own past and the clock are taken further: of a new machine as if `fit`
+        had known it, of a known one as the mean over all its boots, by what its disks are now. How far all
+        this is to be trusted stays as it was learned. Boots that were learned from already count once more.
+
+        Parameters
+        ----------
+        boots : Corpus, RecordedVM, Boot or iterable of Boot
+            As of `fit`; of known machines those that came later. Before `fit` this is the same as `fit`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        PredictError
+            If there are no boots, or a boot never ended; then nothing was learned from any of them.
+        """
+        try:
+            check_is_fitted(self)
+        except NotFittedError:
+            return self.fit(boots)
+        machines = boots_by_machine(as_boots(boots))
+        observations = [each for own in machines for each in observe(own)]
+        pasts = {past.vm: past for past in self.pasts_}
+        known = {vm: past.lineage for vm, past in pasts.items()}
+        for own in machines:
+            disks = _disks_of(own, observations)
+            later, earlier = past_of(own, disks), pasts.get(own[-1].vm)
+            pasts[later.vm] = later if earlier is None else continued(earlier, later, disks)
+        self.evidence_, of_files = self._evidence_with(observations, known)
+        self.file_reads_ = dataclasses.replace(self.file_reads_, evidence=of_files)
+        self.pasts_ = tuple(pasts[vm] for vm in sorted(pasts))
+        self._set_clock((*self.clocks_, *_clocks(machines)))
+        self._scored = weakref.WeakKeyDictionary()
+        return self
+
+    def _evidence_with(
+        self, observations: Sequence[Observation], known: dict[str, str]
+    ) -> tuple[Evidence, Evidence]:
+        """Return what blocks and files are known for, with more observations beside machines of lineages."""
+        met = {each.vm: each.lineage for each in observations}
+        together = len({*known.values(), *met.values()}) == 1
+        found = []
+        for before, parts, keys in (
+            (self.evidence_, parts_of_blocks(observations), KEYS),
+            (self.file_reads_.evidence, parts_of_files(observations), FILE_KEYS),
+        ):
+            names = names_of_parts(known, together) | names_of_parts(met, together)
+            found.append(Evidence.joined([before, Evidence.of(parts, keys)], names))
+        return found[0], found[1]
+
+    def _set_clock(self, clocks: tuple[npt.NDArray[np.float64], ...]) -> None:
+        self.clocks_ = clocks
+        self.clock_ = np.median(clocks, axis=0) if clocks else usual_clock([])
 
     def _learn_from_others(self, observations: Sequence[Observation]) -> None:
         taught = list(lessons(observations))
@@ -179,3 +246,13 @@ class LearnedPredictor(BlockPredictor):
             for key, table in self.evidence_.tables.items()
         }
         return block_features(described, BlockEvidence(described, found), of_files, rows), of_files
+
+
+def _disks_of(boots: Sequence[Boot], observations: Iterable[Observation]) -> list[DescribedDisk]:
+    return [each.described for each in observations if each.vm == boots[-1].vm]
+
+
+def _clocks(machines: Iterable[tuple[Boot, ...]]) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return of each boot that read something when it made each hundredth of its first reads."""
+    found = [reads_of(boot) for own in machines for boot in usual_boots(own)]
+    return tuple(usual_clock([reads]) for reads in found if reads.first_read_ns.size)

@@ -130,7 +130,7 @@ def _parts(
 ) -> Iterator[Part]:
     keys = {kind: values[rows] for kind, values in observation.described.keys.items()}
     if not one_lineage(observations):
-        yield Part(observation.vm, keys, rate, when)
+        yield Part(observation.vm, keys, rate, when, observation.boots)
         return
     folds = _branch_folds(observation, rows)
     for fold in range(FOLDS):
@@ -140,4 +140,5 @@ def _parts(
             {kind: each[own] for kind, each in keys.items()},
             rate[own],
             when[own],
+            observation.boots,
         )

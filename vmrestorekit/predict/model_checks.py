@@ -61,6 +61,13 @@ def _check_table(table: Any, where: str) -> None:
         expect(inside, f"{where}, {source}", f"ascending rows of {table.known.size} keys")
         shares = _share(rate) and _share(when, or_nan=True)
         expect(shares, f"{where}, {source}", "rates and times from 0 to 1")
+    expect(table.weights.keys() == table.parts.keys(), where, "weights of each source")
+    for source, (rows, _, when) in table.parts.items():
+        weight, timed = table.weights[source]
+        expect(weight.size == timed.size == rows.size, f"{where}, {source}", "a weight for each number")
+        finite = np.isfinite(weight).all() and np.isfinite(timed).all()
+        expect(finite and (weight > 0).all(), f"{where}, {source}", "weights above 0")
+        expect(((timed > 0) == ~np.isnan(when)).all(), f"{where}, {source}", "weights of the times there are")
 
 
 def _check_past_of_disk(past: Any, where: str) -> None:
@@ -109,4 +116,6 @@ def check_together(predictor: LearnedPredictor) -> None:
         ("file_reads_.evidence", files.evidence, FILE_KEYS),
     ):
         expect(tuple(evidence.tables) == keys, where, f"tables of {', '.join(keys)}")
-    _check_clock(predictor.clock_, "clock_")
+    for where, clocks in (("clock_", (predictor.clock_,)), ("clocks_", predictor.clocks_)):
+        for clock in clocks:
+            _check_clock(clock, where)

@@ -49,6 +49,8 @@ class Observation:
     when : ndarray of float32, shape (n,)
         Place of its first read among all first reads of a boot, from 0 to 1, mean of the boots that read it;
         NaN where none did.
+    boots : int
+        How many these are means of.
     """
 
     vm: str
@@ -59,6 +61,7 @@ class Observation:
     described: DescribedDisk
     rate: Floats
     when: Floats
+    boots: int = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +134,7 @@ def observe(boots: Sequence[Boot]) -> list[Observation]:
                     *(last.vm, last.lineage, last.release, frozenset(last.roles), disk, described),
                     rate=read.mean(axis=0, dtype=np.float32),
                     when=when.astype(np.float32),
+                    boots=len(reads),
                 )
             )
     return found

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "fingerprint_of", "load_model", "read_record", "save_model"]
 
-FORMAT = 1
+FORMAT = 2
 
 RECORD = "record"
 VERSIONS_OF = ("numpy", "polars", "scikit-learn", "numba")
@@ -58,6 +58,7 @@ FITTED: Mapping[str, Any] = {
     "past_reads_": PastReads,
     "pasts_": tuple[Past, ...],
     "clock_": npt.NDArray[np.float64],
+    "clocks_": tuple[npt.NDArray[np.float64], ...],
 }
 # a model takes a few times the room of its file; what would take far more was made to fill the memory
 MOST_EXPANDED, ALWAYS_ALLOWED = 100, 1 << 20
