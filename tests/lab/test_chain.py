@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -70,9 +71,44 @@ def test_the_layouts_of_a_chain(recorded: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "small.img.boots" / "stores").exists()
 
 
-def test_a_file_system_that_is_not_clean_stops_it(recorded: Path, tmp_path: Path) -> None:
+def crash(disk: Path, before: Path) -> None:
+    """Make a disk as a crash leaves it: what was last written to a bitmap is in the journal only."""
+    told = re.search(r"inode bitmap at (\d+)", run([find_program("debugfs"), "-R", "stats", disk]))
+    assert told is not None
+    block, block_bytes = int(told[1]), 1024
+    where = slice(block * block_bytes, (block + 1) * block_bytes)
+    written, commands = disk.with_name("written"), disk.with_name("commands")
+    written.write_bytes(disk.read_bytes()[where])
+    commands.write_text(f"journal_open\njournal_write -b {block} {written}\njournal_close\n")
+    run([find_program("debugfs"), "-w", "-f", commands, disk])
+    old = before.read_bytes()[where]
+    assert old != written.read_bytes()
+    with open(disk, "r+b") as file:
+        file.seek(where.start)
+        file.write(old)
+    with pytest.raises(LabError, match="e2fsck"):  # without the journal it is not in order
+        run([find_program("e2fsck"), "-f", "-n", disk])
+
+
+def test_a_disk_after_a_crash_is_in_order_once_its_journal_was_replayed(
+    recorded: Path, tmp_path: Path
+) -> None:
+    boots = tmp_path / "small.img.boots"
+    last = boots / "before-boot-3.img"
+    crash(last, boots / "before-boot-2.img")
+    crashed = last.read_bytes()
+    layouts = load_layouts(back_up_chain(recorded, tmp_path / "corpus"))
+    assert list(layouts)[:3] == ["boot-1", "boot-2", "boot-3"]
+    # what is backed up is the disk as the crash left it
+    assert last.read_bytes() == crashed
+
+
+@pytest.mark.parametrize("crashes", [False, True], ids=["clean", "with a journal to replay"])
+def test_a_file_system_that_is_not_in_order_stops_it(recorded: Path, tmp_path: Path, crashes: bool) -> None:
     last = tmp_path / "small.img.boots" / "before-boot-3.img"
     run([find_program("debugfs"), "-w", "-R", "clri note-3", last])
+    if crashes:
+        crash(last, last.with_name("before-boot-2.img"))
     with pytest.raises(LabError, match="e2fsck"):
         back_up_chain(recorded, tmp_path / "corpus")
     assert not (tmp_path / "corpus" / "small" / LAYOUTS_FILE).exists()

@@ -346,8 +346,8 @@ def test_hits_are_those_of_libcachesim_on_a_synthetic_trace_of_that_size(
 def test_hits_are_those_of_libcachesim_on_recorded_boots(
     libcachesim: ModuleType, packaged_corpus: Corpus, block_bytes: int, tmp_path: Path
 ) -> None:
-    for boot in packaged_corpus.boots:
-        ids = block_accesses(boot.trace, block_bytes)
+    for machine in packaged_corpus.values():
+        ids = block_accesses(machine.boots[-1].trace, block_bytes)
         assert_same_hits(libcachesim, ids, tmp_path / "trace.bin")
 
 

@@ -307,12 +307,3 @@ def test_the_command_line(corpus_dir, trace_file):
     (corpus_dir / "vm" / "boot-1" / "trace.parquet").write_bytes(b"PAR1")
     problems = json.loads(run("validate", "--corpus", corpus_dir, "--json", status=1))
     assert "boot-1" in problems[0]["problem"]
-
-
-def test_the_packaged_corpus_is_whole_and_small(packaged_corpus):
-    from vmrestorekit.traces.corpus import packaged_corpus_directory
-
-    assert find_problems() == []
-    files = [file for file in packaged_corpus_directory().rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 10_000_000
-    assert all(len(vm.boots) >= 2 for vm in packaged_corpus.values())
