@@ -49,6 +49,13 @@ def test_what_is_not_staged_costs_a_fetch_with_its_probability():
     assert expected_stall_ns(nothing, scores, BLOCK, device) == pytest.approx(0.4 * 1.5 * SECOND)
 
 
+@pytest.mark.parametrize("order", [[1], [0, 1]])
+def test_what_is_demanded_holds_up_staging_once(order):
+    scores = scores_of((1, 0), (1, 0.5))
+    # the first is demanded for 1 s; meanwhile the second is not fetched, so that half a second of it is left
+    assert expected_stall_ns(np.array(order), scores, BLOCK, SLOW) == pytest.approx(1.5 * SECOND)
+
+
 def test_a_head_start_is_time_to_stage():
     scores = scores_of((1, 0), (1, 0))
     late = expected_stall_ns(np.array([0, 1]), scores, BLOCK, SLOW)
