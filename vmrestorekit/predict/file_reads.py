@@ -8,8 +8,7 @@ the question is asked once more.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from vmrestorekit.predict.evidence import Evidence
 from vmrestorekit.predict.lessons import FOLDS, Lesson, folds_of, parts_of_files, reads_of_files
 from vmrestorekit.predict.observations import Observation
 from vmrestorekit.predict.reached import likelihood_of_use
-from vmrestorekit.predict.trees import Trees
+from vmrestorekit.predict.trees import SMALL, Trees
 
 __all__ = ["FILE_READ_FEATURES", "FileReads", "spread_to_blocks"]
 
@@ -34,13 +33,6 @@ FILE_READ_FEATURES = (
 )
 # of files that nothing was read of, only some are needed to learn from, if there are many
 UNREAD_SHARE, FEWEST_UNREAD = 0.15, 500
-SETTINGS: Mapping[str, Any] = {
-    "max_iter": 60,
-    "max_leaf_nodes": 15,
-    "learning_rate": 0.15,
-    "min_samples_leaf": 20,
-    "l2_regularization": 1.0,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,10 +118,10 @@ def _crossed(examples: list[_Example], features: list[Floats], seed: int) -> tup
     for number in range(FOLDS):
         there = (fold != number) & (weight > 0)
         if there.any() and (fold == number).any() and np.unique(read[there]).size == 2:
-            model = Trees.classify(x[there], read[there], weight[there], random_state=seed, **SETTINGS)
+            model = Trees.classify(x[there], read[there], weight[there], random_state=seed, **SMALL)
             answers[fold == number] = model.chances(x[fold == number])
     there = weight > 0
-    model = Trees.classify(x[there], read[there], weight[there], random_state=seed, **SETTINGS)
+    model = Trees.classify(x[there], read[there], weight[there], random_state=seed, **SMALL)
     ends = np.cumsum([example.read.size for example in examples])
     return model, np.split(answers, ends[:-1])
 

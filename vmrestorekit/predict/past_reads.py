@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vmrestorekit.predict.description import DescribedDisk
 from vmrestorekit.predict.observations import Observation, reads_of
 from vmrestorekit.predict.relatives import PAST_FEATURES, Past, PastOfDisk, alike_with, past_features, past_of
-from vmrestorekit.predict.trees import Trees
+from vmrestorekit.predict.trees import SMALL, Trees
 
 if TYPE_CHECKING:
     from vmrestorekit.traces.boots import Boot
@@ -27,13 +27,6 @@ Stranger = Callable[[DescribedDisk, npt.NDArray[np.int64], frozenset[str]], "Tol
 UNREAD = 4000
 # how constant machines are is learned from so many of them
 MACHINES = 10
-SETTINGS: Mapping[str, Any] = {
-    "max_iter": 60,
-    "max_leaf_nodes": 15,
-    "learning_rate": 0.15,
-    "min_samples_leaf": 20,
-    "l2_regularization": 1.0,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +74,7 @@ class PastReads:
         if np.unique(read).size < 2:
             return cls(None)
         x, weight = np.concatenate(features), np.concatenate(weights)
-        return cls(Trees.classify(x, read, weight, random_state=seed, **SETTINGS))
+        return cls(Trees.classify(x, read, weight, random_state=seed, **SMALL))
 
     def predict(
         self, described: DescribedDisk, past: PastOfDisk, boots: int, alike: float, told: Told

@@ -7,18 +7,27 @@ seconds. The answers are those of scikit-learn.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Trees"]
+__all__ = ["SMALL", "Trees"]
 
 Floats = npt.NDArray[np.float32]
 
 # most features have few values; to find 255 weighted quantiles of each takes longer than to grow the trees
 BINS = 63
+# settings for questions that few examples answer
+SMALL: Mapping[str, Any] = {
+    "max_iter": 60,
+    "max_leaf_nodes": 15,
+    "learning_rate": 0.15,
+    "min_samples_leaf": 20,
+    "l2_regularization": 1.0,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
