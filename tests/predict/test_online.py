@@ -195,7 +195,7 @@ class TestRerank:
         (found,) = boot.scores()
         np.testing.assert_allclose(found["probability"], scores["probability"], atol=1e-6)
         order = boot.rerank(block_bytes=BLOCK).order
-        expected = staging_order(cache_block_scores(scores, manifest, BLOCK))
+        expected = staging_order(cache_block_scores(scores, manifest.blocks, BLOCK))
         np.testing.assert_array_equal(order, expected)
 
     def test_what_was_read_is_never_ranked(self):

@@ -107,7 +107,7 @@ def test_cache_blocks_sum_up_what_lies_in_them(data, probability, block_bytes):
         {"probability": probability, "first_read_ns": times},
         schema={"probability": pl.Float64, "first_read_ns": pl.Float64},
     )
-    found = cache_block_scores(scores, manifest_of(content), block_bytes, threshold=0.5)
+    found = cache_block_scores(scores, manifest_of(content).blocks, block_bytes, threshold=0.5)
     per_block = block_bytes // BLOCK
     assert found.height == math.ceil(size / per_block)
     for number, row in enumerate(found.iter_rows(named=True)):
@@ -151,4 +151,4 @@ def test_likely_blocks_are_staged_by_time_and_the_others_by_probability(blocks, 
 def test_a_cache_block_is_a_power_of_two_of_4_kib_or_more(block_bytes):
     scores = pl.DataFrame({"probability": [0.0], "first_read_ns": [None]})
     with pytest.raises(PredictError, match=f"power of two of at least 4096, got {block_bytes}"):
-        cache_block_scores(scores, manifest_of([1]), block_bytes)
+        cache_block_scores(scores, manifest_of([1]).blocks, block_bytes)

@@ -181,7 +181,7 @@ def _expected_blocks(predictor: LearnedPredictor, manifests: Sequence[Manifest],
     from vmrestorekit.predict.cache_blocks import cache_block_scores
 
     scores = (
-        cache_block_scores(predictor.score_blocks(manifest, disk), manifest, block_bytes)
+        cache_block_scores(predictor.score_blocks(manifest, disk), manifest.blocks, block_bytes)
         for disk, manifest in enumerate(manifests)
     )
     return sum(float(each.filter("stored")["probability"].sum()) for each in scores)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from vmrestorekit.predict.cache_blocks import cache_block_scores, staging_order
 from vmrestorekit.predict.observed import PredictError, as_boots
+from vmrestorekit.traces.large_manifest import LargeManifest
 from vmrestorekit.traces.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -100,6 +101,29 @@ class BlockPredictor(BaseEstimator, abc.ABC):  # type: ignore[misc]
             scored[disk] = self._score_blocks(manifest, disk)
         return scored[disk]
 
+    def score_pieces(self, manifest: LargeManifest, disk: int = 0) -> Iterator[pl.DataFrame]:
+        """Say the same of a disk too large to be held in memory, piece by piece.
+
+        Parameters
+        ----------
+        manifest : LargeManifest
+        disk : int
+
+        Yields
+        ------
+        polars.DataFrame
+            `SCORES_SCHEMA`, of each piece in turn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        PredictError
+            If the predictor cannot say anything of such a disk.
+        """
+        check_is_fitted(self)
+        return self._score_pieces(manifest, disk)
+
     def rank(
         self, manifest: Manifest, block_bytes: int = 64 * 1024, budget_bytes: int | None = None, disk: int = 0
     ) -> npt.NDArray[np.int32]:
@@ -120,7 +144,7 @@ class BlockPredictor(BaseEstimator, abc.ABC):  # type: ignore[misc]
         ndarray of int32, shape (n,)
             Numbers of cache blocks on this disk, none twice, no holes. See `staging_order` for the rule.
         """
-        scores = cache_block_scores(self.score_blocks(manifest, disk), manifest, block_bytes)
+        scores = cache_block_scores(self.score_blocks(manifest, disk), manifest.blocks, block_bytes)
         return staging_order(scores, None if budget_bytes is None else budget_bytes // block_bytes)
 
     @abc.abstractmethod
@@ -130,6 +154,13 @@ class BlockPredictor(BaseEstimator, abc.ABC):  # type: ignore[misc]
     @abc.abstractmethod
     def _score_blocks(self, manifest: Manifest, disk: int) -> pl.DataFrame:
         """Return what `score_blocks` promises."""
+
+    def _score_pieces(self, manifest: LargeManifest, disk: int) -> Iterator[pl.DataFrame]:
+        """Return what `score_pieces` promises."""
+        raise PredictError(
+            f"manifest: expected a Manifest, for {type(self).__name__} looks at whole disks; "
+            f"got a disk of {manifest.disk_bytes} bytes in pieces"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # answers hang on the identity of manifests, which a copy does not share

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from vmrestorekit.predict.observed import PredictError
-from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
+from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 
 __all__ = ["CACHE_BLOCKS_SCHEMA", "LIKELY", "cache_block_scores", "staging_order"]
 
@@ -29,7 +29,7 @@ CACHE_BLOCKS_SCHEMA = pl.Schema(
 
 
 def cache_block_scores(
-    scores: pl.DataFrame, manifest: Manifest, block_bytes: int, threshold: float = LIKELY
+    scores: pl.DataFrame, blocks: pl.DataFrame, block_bytes: int, threshold: float = LIKELY
 ) -> pl.DataFrame:
     """Sum up the scores of 4 KiB blocks for the cache blocks that they lie in.
 
@@ -42,7 +42,8 @@ def cache_block_scores(
     ----------
     scores : polars.DataFrame
         What a predictor's ``score_blocks`` returned, one row a 4 KiB block of the disk.
-    manifest : Manifest
+    blocks : polars.DataFrame
+        `vmrestorekit.traces.manifest.BLOCKS_SCHEMA`, the same blocks.
     block_bytes : int
         A power of two, at least 4 KiB.
     threshold : float
@@ -61,7 +62,7 @@ def cache_block_scores(
     earliest = np.where(probability >= threshold, time, np.inf).min(axis=1)
     most_probable = np.take_along_axis(time, probability.argmax(axis=1)[:, None], axis=1)[:, 0]
     first_read = np.where(np.isfinite(earliest), earliest, most_probable)
-    content = _by_cache_block(manifest.blocks["content"].to_numpy(), block_bytes, 0)
+    content = _by_cache_block(blocks["content"].to_numpy(), block_bytes, 0)
     frame = pl.DataFrame(
         {
             "probability": probability.max(axis=1),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,20 @@ import xxhash
 
 from vmrestorekit.predict.paths import OVERLOOKED, canonical, path_class
 from vmrestorekit.predict.reached import FAR, Reached, edges_between_files, enabled_services, reached_files
+from vmrestorekit.traces.large_manifest import LargeManifest
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
 
-__all__ = ["BLOCK_FEATURES", "FILE_FEATURES", "FILE_KEYS", "KEYS", "DescribedDisk", "describe_disk"]
+__all__ = [
+    "BLOCK_FEATURES",
+    "FILE_FEATURES",
+    "FILE_KEYS",
+    "KEYS",
+    "DescribedDisk",
+    "DescribedFiles",
+    "describe_blocks",
+    "describe_disk",
+    "describe_files",
+]
 
 # what a file has in common with files of other machines
 FILE_KEYS = ("file", "name", "directory", "branch", "package")
@@ -39,6 +49,7 @@ FILE_FEATURES = (
     "package_programs",  # how many programs are started,
     "package_share",  # what share of its files is reached
     "of_service",  # the path names an enabled service
+    "newest",  # of the files whose paths differ in a version only
 )
 BLOCK_FEATURES = (
     *FILE_FEATURES,
@@ -90,26 +101,88 @@ class DescribedDisk:
         return first[self.file[first] >= 0]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class DescribedFiles:
+    """The files of a disk, and a last row for blocks of no file.
+
+    Attributes
+    ----------
+    features : ndarray of float32, shape (f + 1, len(FILE_FEATURES))
+        NaN in the last row.
+    keys : mapping of str to ndarray of uint64, shape (f + 1,)
+        `FILE_KEYS`; 0 where a file has none.
+    blocks : ndarray of int64, shape (f + 1,)
+        Size in 4 KiB blocks.
+    edges : ndarray of int32, shape (e, 2)
+        What uses what; see `vmrestorekit.predict.reached`.
+    """
+
+    features: npt.NDArray[np.float32]
+    keys: Mapping[str, Keys]
+    blocks: npt.NDArray[np.int64]
+    edges: npt.NDArray[np.int32]
+
+    @property
+    def count(self) -> int:
+        """How many files there are."""
+        return self.blocks.size - 1
+
+    def first_blocks(self, files: npt.NDArray[np.int32]) -> DescribedDisk:
+        """Describe some files by one block each: enough to ask whether anything of them is read."""
+        rows = np.arange(files.size, dtype=np.int64)
+        blanks = np.full((files.size, len(BLOCK_FEATURES) - len(FILE_FEATURES)), np.nan, np.float32)
+        return DescribedDisk(
+            block=rows,
+            file=files,
+            starts=np.append(rows, files.size),
+            keys={key: names[files] for key, names in self.keys.items()},
+            features=np.column_stack([self.features[files], blanks]),
+            edges=self.edges,
+            file_count=self.count,
+        )
+
+
 def describe_disk(manifest: Manifest) -> DescribedDisk:
     """Say of each block that is not all zeros what the manifest shows."""
-    content = manifest.blocks["content"].to_numpy()
-    owner = manifest.blocks["file"].fill_null(-1).to_numpy()
-    position = manifest.blocks["file_block"].fill_null(0).to_numpy()
-    block = np.flatnonzero(content)
-    block = block[np.lexsort((block, position[block], owner[block]))]
-    file, position = owner[block], position[block].astype(np.int64)
+    return describe_blocks(describe_files(manifest), manifest.blocks, 0, manifest.blocks.height)
+
+
+def describe_blocks(
+    files: DescribedFiles,
+    blocks: pl.DataFrame,
+    first: int,
+    of_disk: int,
+    wanted: npt.NDArray[np.bool_] | None = None,
+) -> DescribedDisk:
+    """Say of consecutive blocks of a disk, those of zeros left out, what the manifest shows.
+
+    Parameters
+    ----------
+    files : DescribedFiles
+    blocks : polars.DataFrame
+        `vmrestorekit.traces.manifest.BLOCKS_SCHEMA`.
+    first : int
+        Number of the first of them.
+    of_disk : int
+        How many blocks the disk has.
+    wanted : ndarray of bool, shape (f + 1,), optional
+        Leave out blocks of other files; the last one is for blocks of no file.
+    """
+    content = blocks["content"].to_numpy()
+    owner = blocks["file"].fill_null(-1).to_numpy()
+    row = np.flatnonzero(content) if wanted is None else np.flatnonzero((content != 0) & wanted[owner])
+    position = blocks["file_block"].gather(row).fill_null(0).to_numpy().astype(np.int64)
+    in_order = np.lexsort((row, position, owner[row]))
+    row, position = row[in_order], position[in_order]
+    file, block = owner[row], row + first
     begins = np.flatnonzero(np.diff(file, prepend=-2)) if block.size else np.zeros(0, np.int64)
-    files = _describe_files(manifest)
-    known = file >= 0
-    described = _rows(files.select(FILE_FEATURES).to_numpy(), file).astype(np.float32)
-    size = _rows(files.select(blocks=-(-pl.col("bytes") // MANIFEST_BLOCK_BYTES)).to_numpy(), file)[:, 0]
-    length = np.maximum(np.nan_to_num(size), position + 1)
+    length = np.maximum(files.blocks[file], position + 1)
     in_file = np.column_stack([position, length - 1 - position, position / length])
-    on_disk = np.column_stack([np.log2(block + 1.0), block / content.size])
-    features = np.column_stack([described, np.where(known[:, None], in_file, np.nan), on_disk])
-    keys = {key: _keys_of(files[key].to_numpy(), file) for key in FILE_KEYS}
+    on_disk = np.column_stack([np.log2(block + 1.0), block / of_disk])
+    features = [files.features[file], np.where(file[:, None] >= 0, in_file, np.nan), on_disk]
+    keys = {key: names[file] for key, names in files.keys.items()}
     places = {
-        "content": content[block],
+        "content": content[row],
         "place": _paired(keys["file"], position),
         "name_place": _paired(keys["name"], position),
         "part": _paired(keys["file"], (position * PARTS // length) + (1 << 40)),
@@ -119,23 +192,26 @@ def describe_disk(manifest: Manifest) -> DescribedDisk:
         file=file,
         starts=np.append(begins, block.size),
         keys={**places, **keys},
-        features=features.astype(np.float32),
-        edges=edges_between_files(manifest),
-        file_count=files.height,
+        features=np.column_stack(features).astype(np.float32),
+        edges=files.edges,
+        file_count=files.count,
     )
 
 
-def _rows(table: npt.NDArray[Any], file: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Return the row of each block's file; NaN for none."""
-    return np.vstack([table.astype(np.float64), np.full((1, table.shape[1]), np.nan)])[file]
+def describe_files(manifest: Manifest | LargeManifest) -> DescribedFiles:
+    """Say of each file what the manifest shows."""
+    table = _table_of_files(manifest)
+    nothing = np.full((1, len(FILE_FEATURES)), np.nan, np.float32)
+    size = table.select(-(-pl.col("bytes") // MANIFEST_BLOCK_BYTES)).to_series().to_numpy()
+    return DescribedFiles(
+        features=np.vstack([table.select(FILE_FEATURES).to_numpy().astype(np.float32), nothing]),
+        keys={key: np.append(table[key].to_numpy(), np.uint64(0)) for key in FILE_KEYS},
+        blocks=np.append(size, 0),
+        edges=edges_between_files(manifest),
+    )
 
 
-def _keys_of(names: Keys, file: npt.NDArray[np.int32]) -> Keys:
-    """Return the key of each block's file; 0 for none."""
-    return np.append(names, np.uint64(0))[file]
-
-
-def _describe_files(manifest: Manifest) -> pl.DataFrame:
+def _table_of_files(manifest: Manifest | LargeManifest) -> pl.DataFrame:
     """Return `FILE_FEATURES`, `FILE_KEYS` and ``bytes``, one row a file."""
     reached = reached_files(manifest)
     found = pl.DataFrame(
@@ -163,6 +239,7 @@ def _describe_files(manifest: Manifest) -> pl.DataFrame:
         package_programs=_of_package((pl.col("reached") == Reached.STARTED).sum(), of_package),
         package_share=_of_package((pl.col("reached") > 0).mean(), of_package),
         of_service=_names_one_of(enabled_services(reached), path),
+        newest=_newest(files["path"], files.select(comparable)["path"]),
         file=comparable,
         directory=comparable.str.replace(r"/?[^/]*$", ""),
         # a library or a program in another folder is the same; a folder tells one __init__.py from another
@@ -182,6 +259,23 @@ def _hashes(names: pl.Series) -> pl.Series:
 
 def _of_package(value: pl.Expr, package: pl.Expr) -> pl.Expr:
     return pl.when(pl.col("package").is_not_null()).then(value.over(package))
+
+
+def _newest(paths: pl.Series, comparable: pl.Series) -> pl.Series:
+    """Tell which paths have the highest version of those alike without it; null: it is the only one."""
+    versions = [tuple(int(number) for number in re.findall(r"[0-9]+", path)) for path in paths]
+    best: dict[str, tuple[int, ...]] = {}
+    count: dict[str, int] = {}
+    for name, version in zip(comparable, versions, strict=True):
+        best[name] = max(best.get(name, ()), version)
+        count[name] = count.get(name, 0) + 1
+    return pl.Series(
+        [
+            None if count[name] == 1 else version == best[name]
+            for name, version in zip(comparable, versions, strict=True)
+        ],
+        dtype=pl.Boolean,
+    )
 
 
 def _names_one_of(services: list[str], path: pl.Expr) -> pl.Expr:

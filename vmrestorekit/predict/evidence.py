@@ -239,3 +239,7 @@ class Evidence:
     def without(self, sources: Collection[str] = ()) -> dict[str, Floats]:
         """Return what is left of each table without some sources, see `EvidenceTable.without`."""
         return {kind: table.without(sources) for kind, table in self.tables.items()}
+
+    def found(self, keys: Mapping[str, Keys], left: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Return under each kind of key what is said of each key, by what `without` left."""
+        return {kind: left[kind][rows] for kind, rows in self.rows(keys).items()}

@@ -47,7 +47,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "the file as a whole": _of_keys("file", "name"),
     "its neighbours": tuple(name for name in FEATURES if "rate_within_" in name),
     "its directory and package": _of_keys("directory", "branch", "package"),
-    "what the file is": ("kind", "size", "depth", "in_bin", "packaged", "path_class"),
+    "what the file is": ("kind", "size", "depth", "in_bin", "packaged", "path_class", "newest"),
     "what uses the file": (
         *("reached", "steps", "of_service", "package_units", "package_programs", "package_share"),
         *("used_by_chain", "used_by", "used_by_sum", "users", "uses", "file_used"),

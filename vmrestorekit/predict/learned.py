@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,9 +13,10 @@ import polars as pl
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from vmrestorekit.predict.asked_disk import AskedDisk
 from vmrestorekit.predict.base import SCORES_SCHEMA, BlockPredictor
 from vmrestorekit.predict.block_features import BlockEvidence, block_features
-from vmrestorekit.predict.description import FILE_KEYS, KEYS, DescribedDisk, describe_disk
+from vmrestorekit.predict.description import FILE_KEYS, KEYS, DescribedDisk
 from vmrestorekit.predict.evidence import Evidence
 from vmrestorekit.predict.examples import draw_examples
 from vmrestorekit.predict.file_reads import FileReads, spread_to_blocks
@@ -32,8 +33,9 @@ from vmrestorekit.predict.observations import (
 )
 from vmrestorekit.predict.observed import PredictError, as_boots
 from vmrestorekit.predict.past_reads import PastReads, Told
-from vmrestorekit.predict.relatives import past_of, relative_of
+from vmrestorekit.predict.relatives import past_of
 from vmrestorekit.predict.trees import Trees
+from vmrestorekit.traces.large_manifest import LargeManifest
 from vmrestorekit.traces.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -198,27 +200,25 @@ class LearnedPredictor(BlockPredictor):
             raise PredictError("boots: expected stored blocks that were read and others that were not")
 
     def _score_blocks(self, manifest: Manifest, disk: int) -> pl.DataFrame:
-        described = describe_disk(manifest)
-        relative = relative_of(described, disk, self.pasts_)
-        every = np.arange(described.block.size)
-        clock = self.clock_
-        if relative is None:
-            told = self._told_of(described, every)
-            read, when = told.probability, told.when
-        else:
-            past, alike = relative
-            lineage = frozenset(each.vm for each in self.pasts_ if each.lineage == past.lineage)
-            told = self._told_of(described, every, lineage)
-            read, when = self.past_reads_.predict(described, past.disks[disk], past.boots, alike, told)
-            clock = past.clock
-        probability = np.zeros(manifest.blocks.height)
-        nanoseconds = np.full(manifest.blocks.height, np.nan)
-        probability[described.block] = read
-        nanoseconds[described.block] = np.interp(when, np.linspace(0, 1, CLOCK_POINTS), clock)
-        scores = pl.DataFrame(
-            {"probability": probability, "first_read_ns": nanoseconds}, schema=SCORES_SCHEMA
-        )
-        return scores.with_columns(pl.col("first_read_ns").fill_nan(None))
+        (scores,) = self._score_pieces(LargeManifest.of(manifest), disk)
+        return scores
+
+    def _score_pieces(self, manifest: LargeManifest, disk: int) -> Iterator[pl.DataFrame]:
+        asked = AskedDisk.of(manifest, disk, self.pasts_, self.file_reads_)
+        known = self.evidence_.without(asked.without)
+        for first, blocks in manifest.pieces():
+            described = asked.described(first, blocks)
+            of_files = asked.of_files[described.file]
+            found = self.evidence_.found(described.keys, known)
+            x = block_features(described, BlockEvidence(described, found), of_files, slice(None))
+            told = Told(self.classifier_.chances(x), self.time_regressor_.values(x), of_files[:, 0])
+            read, when, clock = told.probability, told.when, self.clock_
+            if asked.relative is not None:
+                past, alike = asked.relative
+                read, when = self.past_reads_.predict(described, past.disks[disk], past.boots, alike, told)
+                clock = past.clock
+            nanoseconds = np.interp(when, np.linspace(0, 1, CLOCK_POINTS), clock)
+            yield _spread(blocks.height, described.block - first, read, nanoseconds)
 
     def _told_of(
         self,
@@ -241,11 +241,18 @@ class LearnedPredictor(BlockPredictor):
         And, of all rows, what is said of their files (`spread_to_blocks`).
         """
         of_files = spread_to_blocks(described, self.file_reads_.predict(described, without))
-        found = {
-            key: table.without(without)[table.rows(described.keys[key])]
-            for key, table in self.evidence_.tables.items()
-        }
+        found = self.evidence_.found(described.keys, self.evidence_.without(without))
         return block_features(described, BlockEvidence(described, found), of_files, rows), of_files
+
+
+def _spread(
+    height: int, row: npt.NDArray[np.int64], read: Floats, when_ns: npt.NDArray[np.float64]
+) -> pl.DataFrame:
+    """Return `SCORES_SCHEMA`, with probability 0 where nothing is said."""
+    probability, first_read_ns = np.zeros(height), np.full(height, np.nan)
+    probability[row], first_read_ns[row] = read, when_ns
+    scores = pl.DataFrame({"probability": probability, "first_read_ns": first_read_ns}, schema=SCORES_SCHEMA)
+    return scores.with_columns(pl.col("first_read_ns").fill_nan(None))
 
 
 def _disks_of(boots: Sequence[Boot], observations: Iterable[Observation]) -> list[DescribedDisk]:

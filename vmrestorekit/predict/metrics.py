@@ -134,7 +134,7 @@ def recall_by_budget(
 def _block_scores(predictor: BlockPredictor, boot: Boot) -> pl.DataFrame:
     """Return `CACHE_BLOCKS_SCHEMA` for cache blocks of 4 KiB, all disks one after the other."""
     return pl.concat(
-        cache_block_scores(predictor.score_blocks(manifest, disk), manifest, MANIFEST_BLOCK_BYTES)
+        cache_block_scores(predictor.score_blocks(manifest, disk), manifest.blocks, MANIFEST_BLOCK_BYTES)
         for disk, manifest in enumerate(boot.manifests)
     )
 
@@ -218,7 +218,7 @@ def service_scores(
     if not needed.in_service.any():
         return {}
     scores = pl.concat(
-        cache_block_scores(score(manifest, disk), manifest, MANIFEST_BLOCK_BYTES)
+        cache_block_scores(score(manifest, disk), manifest.blocks, MANIFEST_BLOCK_BYTES)
         for disk, manifest in enumerate(boot.manifests)
     )
     open_blocks = needed.stored & ~needed.before_service

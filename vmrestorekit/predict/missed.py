@@ -67,7 +67,7 @@ def missed_and_wasted(predictor: BlockPredictor, boot: Boot, budget: float = 1.2
         raise PredictError(f"budget: expected a positive number, times what the boot read; got {budget!r}")
     needed = needed_blocks(boot)
     scores = pl.concat(
-        cache_block_scores(predictor.score_blocks(manifest, disk), manifest, MANIFEST_BLOCK_BYTES)
+        cache_block_scores(predictor.score_blocks(manifest, disk), manifest.blocks, MANIFEST_BLOCK_BYTES)
         for disk, manifest in enumerate(boot.manifests)
     )
     staged = np.zeros(scores.height, bool)

@@ -258,7 +258,7 @@ class BootSoFar:
         scores = self.scores(now)
         read = np.split(self._read_ns >= 0, self._first[1:])
         left = pl.concat(
-            _left(cache_block_scores(own, manifest, block_bytes), seen, block_bytes)
+            _left(cache_block_scores(own, manifest.blocks, block_bytes), seen, block_bytes)
             for own, manifest, seen in zip(scores, self._manifests, read, strict=True)
         )
         if device is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
@@ -13,20 +13,23 @@ from vmrestorekit.predict.cache_blocks import LIKELY, cache_block_scores, stagin
 from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.ordering import StagingDevice, least_stall_order
 from vmrestorekit.traces.corpus import Boot
+from vmrestorekit.traces.large_manifest import LargeManifest
 from vmrestorekit.traces.manifest import Manifest
 
 __all__ = ["make_plan"]
 
+AnyManifest = Manifest | LargeManifest
+
 # how much more than the expected number of blocks is staged when no budget is given
 GENEROSITY = 1.25
 LEAST_CHANCE = 0.005
-# of the read cache; the rest is for what was missed, and for the relocation
-ROOM = 0.6
+# share of the read cache that may be staged; the rest is for what was missed, and for a relocation
+ROOM, ROOM_OF_A_MOUNT = 0.6, 0.85
 
 
 def make_plan(
     predictor: BlockPredictor,
-    boot_or_manifests: Boot | Manifest | Iterable[Manifest],
+    boot_or_manifests: Boot | AnyManifest | Iterable[AnyManifest],
     *,
     mode: str = "instant_restore",
     block_bytes: int = DEFAULT_BLOCK_BYTES,
@@ -41,7 +44,7 @@ def make_plan(
     ----------
     predictor : BlockPredictor
         Fitted.
-    boot_or_manifests : Boot, Manifest or iterable of Manifest
+    boot_or_manifests : Boot, Manifest, LargeManifest or iterable of them
         State of the machine's disks before the boot. Of a `Boot` only its manifests are looked at, never its
         trace: that is what is to be predicted.
     mode : {"instant_restore", "live_mount", "full_restore"}
@@ -49,7 +52,8 @@ def make_plan(
         Size of a block of the read cache.
     budget_bytes : int, optional
         How much to stage at most, over all disks; default: 1.25 times what the boot is expected to read, and
-        for a known device whatever has a chance of `LEAST_CHANCE`, as long as `ROOM` is left in the cache.
+        for a known device whatever has a chance of `LEAST_CHANCE`, as long as there is room in the cache
+        (a share of `ROOM`, or `ROOM_OF_A_MOUNT`).
     threshold : float
         Blocks at least this probable are staged in the order of their expected first reads, the others after
         them by falling probability. See `staging_order`.
@@ -81,11 +85,13 @@ def make_plan(
         raise PredictError(f"budget_bytes: expected at least 0, got {budget_bytes}")
     # disks one after the other: the numbering of `first_block_of_disk`
     scores = pl.concat(
-        cache_block_scores(predictor.score_blocks(manifest, disk), manifest, block_bytes, threshold)
+        cache_block_scores(scores, blocks, block_bytes, threshold)
         for disk, manifest in enumerate(manifests)
+        for scores, blocks in _scored(predictor, manifest, disk)
     )
     if budget_bytes is None:
-        room = int(ROOM * empty_plan.cache_bytes) // block_bytes
+        share = ROOM_OF_A_MOUNT if mode == "live_mount" else ROOM
+        room = int(share * empty_plan.cache_bytes) // block_bytes
         most = _usual_most(scores["probability"].filter(scores["stored"]), room, device)
     else:
         most = budget_bytes // block_bytes
@@ -105,12 +111,25 @@ def _usual_most(probability: pl.Series, room: int, device: StagingDevice | None)
     return usual if device is None else max(usual, min(int((probability >= LEAST_CHANCE).sum()), room))
 
 
-def _manifests_of(boot_or_manifests: Boot | Manifest | Iterable[Manifest]) -> tuple[Manifest, ...]:
+def _scored(
+    predictor: BlockPredictor, manifest: AnyManifest, disk: int
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Yield scores of 4 KiB blocks and the blocks, piece by piece."""
+    if isinstance(manifest, Manifest):
+        yield predictor.score_blocks(manifest, disk), manifest.blocks
+    else:
+        pieces = (blocks for _, blocks in manifest.pieces())
+        yield from zip(predictor.score_pieces(manifest, disk), pieces, strict=True)
+
+
+def _manifests_of(
+    boot_or_manifests: Boot | AnyManifest | Iterable[AnyManifest],
+) -> tuple[AnyManifest, ...]:
     if isinstance(boot_or_manifests, Boot):
         return boot_or_manifests.manifests
-    if isinstance(boot_or_manifests, Manifest):
+    if isinstance(boot_or_manifests, AnyManifest):
         return (boot_or_manifests,)
     manifests = tuple(boot_or_manifests)
-    if not manifests or not all(isinstance(manifest, Manifest) for manifest in manifests):
+    if not manifests or not all(isinstance(manifest, AnyManifest) for manifest in manifests):
         raise PredictError(f"expected a Boot, or a Manifest of each disk, got {boot_or_manifests!r:.80}")
     return manifests

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from vmrestorekit.traces.large_manifest import LargeManifest
 from vmrestorekit.traces.manifest import REFERENCE_KINDS, Manifest
 
 __all__ = ["FAR", "Reached", "edges_between_files", "enabled_services", "likelihood_of_use", "reached_files"]
@@ -48,7 +49,7 @@ class Reached(enum.IntEnum):
 _BY_KIND = {"enables": Reached.ENABLED, "starts": Reached.STARTED, "loads": Reached.LOADED}
 
 
-def reached_files(manifest: Manifest) -> dict[str, tuple[Reached, int]]:
+def reached_files(manifest: Manifest | LargeManifest) -> dict[str, tuple[Reached, int]]:
     """Return how each path is reached from the default target (see `Reached`), and in how many steps."""
     targets = collections.defaultdict(list)
     for source, kind, target in manifest.references.iter_rows():
@@ -84,7 +85,7 @@ def enabled_services(reached: dict[str, tuple[Reached, int]]) -> list[str]:
     return sorted(name for name in names if len(name) > 2 and not name.startswith(_EVERYWHERE))
 
 
-def edges_between_files(manifest: Manifest) -> npt.NDArray[np.int32]:
+def edges_between_files(manifest: Manifest | LargeManifest) -> npt.NDArray[np.int32]:
     """Return the references that say what is used, ``(source, target)`` as rows of the table of files."""
     files = manifest.files.select("path", row=pl.int_range(pl.len(), dtype=pl.Int32)).unique(
         "path", keep="first"

@@ -8,7 +8,7 @@ foretold from the boots before.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +29,11 @@ __all__ = [
     "Past",
     "PastOfDisk",
     "alike_with",
+    "closest",
     "past_features",
     "past_of",
     "relative_of",
+    "still_there",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -160,9 +162,32 @@ def relative_of(described: DescribedDisk, disk: int, pasts: Sequence[Past]) -> t
         Which disk of its machine this is.
     pasts : sequence of Past
     """
-    found = [(alike_with(described, past.disks[disk]), past) for past in pasts if disk < len(past.disks)]
+    return closest(
+        (alike_with(described, past.disks[disk]), past) for past in pasts if disk < len(past.disks)
+    )
+
+
+def closest(found: Iterable[tuple[float, Past]]) -> tuple[Past, float] | None:
+    """Return the past that a disk is most alike with, and how much, if that is enough to be a relative."""
     alike, past = max(found, key=lambda pair: pair[0], default=(0.0, None))
     return (past, alike) if past is not None and alike >= ALIKE else None
+
+
+def still_there(past: PastOfDisk, content: npt.NDArray[np.uint64], first: int) -> int:
+    """Count what a relative read and what is where it was, among consecutive blocks of a disk.
+
+    Parameters
+    ----------
+    past : PastOfDisk
+    content : ndarray of uint64
+        Of the blocks, 0 for zeros.
+    first : int
+        Number of the first of them.
+    """
+    read = past.rate > 0
+    block, was = past.block[read] - first, past.content[read]
+    here = slice(*np.searchsorted(block, (0, content.size)))
+    return int(np.count_nonzero(content[block[here]] == was[here]))
 
 
 def alike_with(described: DescribedDisk, past: PastOfDisk) -> float:

@@ -9,10 +9,16 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
-from vmrestorekit.traces.schema import expect_no_row, read_parquet_with_metadata, write_parquet_atomically
+from vmrestorekit.traces.schema import (
+    expect_no_row,
+    read_parquet,
+    read_parquet_metadata,
+    write_parquet_atomically,
+)
 
 __all__ = [
     "BLOCKS_SCHEMA",
@@ -24,6 +30,9 @@ __all__ = [
     "REFERENCE_KINDS",
     "Manifest",
     "ManifestError",
+    "check_blocks",
+    "check_tables",
+    "read_tables",
     "sorted_references",
     "validate_manifest",
 ]
@@ -31,6 +40,7 @@ __all__ = [
 MANIFEST_BLOCK_BYTES = 4096
 
 _METADATA_KEY = "vmrestorekit.manifest"
+_SAVED = "a saved manifest"
 
 # "metadata" covers what a file system keeps for itself (superblocks, bitmaps, inode tables, the journal) and
 # the boot loader in front of the first partition; such entries have a path that starts with "$".
@@ -134,19 +144,10 @@ class Manifest:
             If it is truncated, or no manifest.
         """
         path = Path(path)
-        frame, metadata = read_parquet_with_metadata(path, "a saved manifest", ManifestError)
+        disk_bytes, files, partitions, references = read_tables(path)
         try:
-            tables = json.loads(metadata[_METADATA_KEY])
-            columns = {"package": [None] * len(tables["files"]["path"]), **tables["files"]}
-            files = pl.DataFrame(columns, schema=FILES_SCHEMA)
-            partitions = pl.DataFrame(tables["partitions"], schema=PARTITIONS_SCHEMA)
-            references = pl.DataFrame(tables.get("references", []), schema=REFERENCES_SCHEMA)
-            return cls(tables["disk_bytes"], frame, files, partitions, references)
-        except KeyError as error:
-            raise ManifestError(
-                f"{path}: a Parquet file, but no saved manifest ({error} is missing)"
-            ) from error
-        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            return cls(disk_bytes, read_parquet(path, _SAVED, ManifestError), files, partitions, references)
+        except ManifestError as error:
             raise ManifestError(f"{path}: expected a saved manifest: {error}") from error
 
     def equals(self, other: Manifest) -> bool:
@@ -173,36 +174,48 @@ def validate_manifest(manifest: Manifest, source: str = "manifest") -> None:
     ManifestError
         Names the source, the table, the first bad row (counted from 0) and what is wrong with it.
     """
-    if not isinstance(manifest.disk_bytes, int) or manifest.disk_bytes <= 0:
-        raise ManifestError(f"{source}: expected a disk of positive size, got {manifest.disk_bytes!r} bytes")
-    tables = {
-        "blocks": (manifest.blocks, BLOCKS_SCHEMA),
-        "files": (manifest.files, FILES_SCHEMA),
-        "partitions": (manifest.partitions, PARTITIONS_SCHEMA),
-        "references": (manifest.references, REFERENCES_SCHEMA),
-    }
-    for name, (frame, schema) in tables.items():
-        if dict(frame.schema) != dict(schema):
-            raise ManifestError(
-                f"{source}: {name}: expected columns {dict(schema)}, got {dict(frame.schema)}"
-            )
+    _expect_positive(manifest.disk_bytes, source)
     expected = -(-manifest.disk_bytes // MANIFEST_BLOCK_BYTES)
     if manifest.blocks.height != expected:
         raise ManifestError(
             f"{source}: expected {expected} blocks for a disk of {manifest.disk_bytes} bytes, "
             f"got {manifest.blocks.height}"
         )
-    file = pl.col("file")
-    last = manifest.files.height - 1
+    check_blocks(manifest.blocks, manifest.files.height, source)
+    check_tables(manifest, source)
+
+
+def _expect_positive(disk_bytes: object, source: str) -> None:
+    if not isinstance(disk_bytes, int) or disk_bytes <= 0:
+        raise ManifestError(f"{source}: expected a disk of positive size, got {disk_bytes!r} bytes")
+
+
+class _Tables(Protocol):
+    """What manifests of all sizes have."""
+
+    @property
+    def disk_bytes(self) -> int: ...
+    @property
+    def files(self) -> pl.DataFrame: ...
+    @property
+    def partitions(self) -> pl.DataFrame: ...
+    @property
+    def references(self) -> pl.DataFrame: ...
+
+
+def check_tables(manifest: _Tables, source: str) -> None:
+    """Check the size of the disk and all tables but that of the blocks, see `validate_manifest`."""
+    _expect_positive(manifest.disk_bytes, source)
+    tables = {
+        "files": (manifest.files, FILES_SCHEMA),
+        "partitions": (manifest.partitions, PARTITIONS_SCHEMA),
+        "references": (manifest.references, REFERENCES_SCHEMA),
+    }
+    for name, (frame, schema) in tables.items():
+        _expect_schema(frame, schema, f"{source}: {name}")
     missing = {"a value is missing": pl.any_horizontal(pl.all().is_null())}
     end = pl.col("start") + pl.col("length")
     rules = {
-        "blocks": {
-            "'content' is missing": pl.col("content").is_null(),
-            f"'file' is not a row of the {last + 1} files": ~file.is_between(0, last),
-            "one of 'file' and 'file_block' is missing": file.is_null() != pl.col("file_block").is_null(),
-            "'file_block' is negative": pl.col("file_block") < 0,
-        },
         "files": {
             "a value is missing": pl.any_horizontal(pl.col("path", "size", "kind").is_null()),
             "'size' is negative": pl.col("size") < 0,
@@ -217,6 +230,40 @@ def validate_manifest(manifest: Manifest, source: str = "manifest") -> None:
     }
     for name, (frame, _) in tables.items():
         expect_no_row(frame, rules[name], f"{source}: {name}", ManifestError)
+
+
+def check_blocks(blocks: pl.DataFrame, files: int, source: str) -> None:
+    """Check consecutive blocks of a disk with so many files, see `validate_manifest`."""
+    _expect_schema(blocks, BLOCKS_SCHEMA, f"{source}: blocks")
+    file = pl.col("file")
+    rules = {
+        "'content' is missing": pl.col("content").is_null(),
+        f"'file' is not a row of the {files} files": ~file.is_between(0, files - 1),
+        "one of 'file' and 'file_block' is missing": file.is_null() != pl.col("file_block").is_null(),
+        "'file_block' is negative": pl.col("file_block") < 0,
+    }
+    expect_no_row(blocks, rules, f"{source}: blocks", ManifestError)
+
+
+def _expect_schema(frame: pl.DataFrame, schema: pl.Schema, source: str) -> None:
+    if dict(frame.schema) != dict(schema):
+        raise ManifestError(f"{source}: expected columns {dict(schema)}, got {dict(frame.schema)}")
+
+
+def read_tables(path: Path) -> tuple[int, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return of a saved manifest the size of the disk, files, partitions and references."""
+    metadata = read_parquet_metadata(path, _SAVED, ManifestError)
+    try:
+        tables = json.loads(metadata[_METADATA_KEY])
+        columns = {"package": [None] * len(tables["files"]["path"]), **tables["files"]}
+        files = pl.DataFrame(columns, schema=FILES_SCHEMA)
+        partitions = pl.DataFrame(tables["partitions"], schema=PARTITIONS_SCHEMA)
+        references = pl.DataFrame(tables.get("references", []), schema=REFERENCES_SCHEMA)
+        return tables["disk_bytes"], files, partitions, references
+    except KeyError as error:
+        raise ManifestError(f"{path}: a Parquet file, but no saved manifest ({error} is missing)") from error
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ManifestError(f"{path}: expected a saved manifest: {error}") from error
 
 
 def _is_behind_row_above() -> pl.Expr:

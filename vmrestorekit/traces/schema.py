@@ -10,9 +10,9 @@ import dataclasses
 import json
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -24,10 +24,14 @@ __all__ = [
     "TraceError",
     "TraceMetadata",
     "expect_no_row",
+    "read_parquet",
+    "read_parquet_metadata",
     "read_parquet_with_metadata",
     "validate_trace",
     "write_parquet_atomically",
 ]
+
+_Read = TypeVar("_Read")
 
 OPS = ("read", "write", "discard", "flush")
 # what can come before a boot; "" = unknown
@@ -184,10 +188,24 @@ def read_parquet_with_metadata(
     error_class
         If it is no whole Parquet file.
     """
+    return read_parquet(path, what, error_class), read_parquet_metadata(path, what, error_class)
+
+
+def read_parquet(path: Path, what: str, error_class: type[ValueError]) -> pl.DataFrame:
+    """Read a Parquet file, see `read_parquet_with_metadata`."""
+    return _read_with(pl.read_parquet, path, what, error_class)
+
+
+def read_parquet_metadata(path: Path, what: str, error_class: type[ValueError]) -> dict[str, str]:
+    """Read the metadata of a Parquet file, see `read_parquet_with_metadata`."""
+    return _read_with(pl.read_parquet_metadata, path, what, error_class)
+
+
+def _read_with(read: Callable[[Path], _Read], path: Path, what: str, error_class: type[ValueError]) -> _Read:
     if not path.is_file():
         raise FileNotFoundError(f"expected {what} at {path}, found no such file")
     try:
-        return pl.read_parquet(path), pl.read_parquet_metadata(path)
+        return read(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         # polars panics on some damaged pages, and a panic is no Exception
         reason = (str(error).splitlines() or ["unreadable"])[0]
