@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from file_system_helpers import MemoryImage, check_against_tree, find, make_tree, mounted, through_extents
+from linux_disks import elf, image_of, merged_usr, references_of, write_tree
 from store_helpers import MIB, need, run
 
 from vmrestorekit.backup.btrfs_trees import open_trees
@@ -288,3 +289,31 @@ def test_no_superblock_of_this_kind(small: bytes) -> None:
         found = find_files(MemoryImage(data))
         assert (found.files, found.readable) == ([], frozenset())
         assert [row["file_system"] for row in found.partitions] == ["btrfs"]
+
+
+def test_small_files_among_the_metadata_tell_what_they_tell_on_ext4(tmp_path: Path) -> None:
+    """Units, scripts and package lists of less than 2 KiB have no blocks of their own on btrfs."""
+    files: dict[str, str | bytes] = {
+        "/usr/sbin/server": elf(["libown.so.1"]),
+        "/usr/lib/libown.so.1": elf([]),
+        "/usr/sbin/prepare": "#!/usr/bin/dash\n",
+        "/usr/bin/dash": elf([]),
+        "/usr/lib/systemd/system/server.service": (
+            "[Service]\nExecStartPre=/usr/sbin/prepare\nExecStart=/usr/sbin/server\n"
+        ),
+        "/var/lib/dpkg/info/server.list": "/.\n/usr/sbin/server\n/usr/lib/large\n",
+        "/usr/lib/large": bytes(range(256)) * 64,
+    }
+    links = {
+        "/etc/systemd/system/multi-user.target.wants/server.service": "/lib/systemd/system/server.service"
+    }
+    root = write_tree(merged_usr(tmp_path / "root"), files, links)
+    on_ext4 = build_manifest(image_of(root, tmp_path / "ext4.img"))
+    on_btrfs = build_manifest(make_btrfs(tmp_path / "btrfs.img", "--rootdir", str(root)))
+    assert on_btrfs.references.equals(on_ext4.references)
+    assert references_of(on_btrfs, "starts")["/usr/lib/systemd/system/server.service"] == {
+        "/usr/sbin/prepare",
+        "/usr/sbin/server",
+    }
+    owned = dict(on_btrfs.files.drop_nulls("package").select("path", "package").iter_rows())
+    assert owned == {"/usr/lib/large": "server"}  # a file without blocks is none of a manifest's

@@ -251,7 +251,8 @@ class _Subvolume:
     def _file(self, path: str, number: int) -> FoundFile:
         there = self._objects[number]
         kind = kind_of(there.mode)
-        target = there.inline[: there.size].partition(b"\0")[0]  # mkfs.btrfs keeps the end of a C string, too
+        inline = b"" if there.compressed else there.inline[: there.size]
+        target = inline.partition(b"\0")[0]  # mkfs.btrfs keeps the end of a C string, too
         return FoundFile(
             path,
             there.size,
@@ -260,6 +261,7 @@ class _Subvolume:
             [self._place(address) for address in sorted(there.ways)],
             inode=number if self._tree == _TOP_TREE else self._tree << _TREE_BITS | number,
             target=target.decode("utf-8", "backslashreplace") if kind == "symlink" else "",
+            inline=inline if kind == "regular" else b"",
         )
 
     def _place(self, address: int) -> tuple[int, int]:

@@ -48,6 +48,8 @@ class FoundFile:
         Name of the logical volume of the partition that it lies on; empty where there is none.
     disk : int
         Number of the disk among those of its machine, where several are looked at together.
+    inline : bytes
+        The first bytes of a regular file that has them in what describes it, not in blocks of its own.
     """
 
     path: str
@@ -61,6 +63,7 @@ class FoundFile:
     target: str = ""
     logical_volume: str = ""
     disk: int = 0
+    inline: bytes = b""
 
 
 class FileSystem(Protocol):

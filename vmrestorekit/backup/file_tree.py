@@ -161,7 +161,7 @@ class FileTree:
         end = min(offset + length, file.size)
         if end <= offset:
             return b""
-        data = bytearray(end - offset)
+        data = bytearray(file.inline[offset:end].ljust(end - offset, b"\0"))
         for start, count, position in file.extents:
             first, last = max(position, offset), min(position + count, end)
             if first < last:

@@ -24,7 +24,8 @@ def load_references(tree: FileTree) -> Iterator[Reference]:
     # each once, in the order of the disk: a backup copy is decompressed piece by piece
     files = {id(file): (path, file) for path, file in sorted(tree.files.items(), reverse=True)}
     for path, file in sorted(files.values(), key=lambda pair: pair[1].extents[:1]):
-        if file.kind != "regular" or not file.extents or _KERNEL_MODULE.fullmatch(path):
+        has_contents = file.extents or file.inline
+        if file.kind != "regular" or not has_contents or _KERNEL_MODULE.fullmatch(path):
             continue
         first = tree.read_range(file, 0, _FIRST_BYTES)
         if first.startswith(b"#!"):
