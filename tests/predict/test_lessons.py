@@ -65,6 +65,7 @@ def observation_of(number, lineage, release="", roles=(), seed=0):
         *(MACHINES[number], lineage, release, frozenset(roles), 0, described),
         rate.astype(np.float32),
         when.astype(np.float32),
+        np.zeros(size, np.float32),
     )
 
 
@@ -197,7 +198,7 @@ class TestLessons:
         assert disk.block.tolist() == [4, 5, 0, 1, 2, 3]
         rate = np.array([1, 1, 0, 0.5, 0, 0], np.float32)
         when = np.array([0.1, 0.2, np.nan, 0.3, np.nan, np.nan], np.float32)
-        observation = Observation("a", "l", "", frozenset(), 0, disk, rate, when)
+        observation = Observation("a", "l", "", frozenset(), 0, disk, rate, when, 0 * rate)
         other = dataclasses.replace(observation, vm="b", lineage="m", when=np.where(rate, when / 2, when))
         np.testing.assert_array_equal(reads_of_files(observation), np.float32([[0.5, 0], [0.3, np.nan]]))
         evidence = Evidence.of(parts_of_files([observation, other]), FILE_KEYS)
@@ -206,7 +207,8 @@ class TestLessons:
             found, [[0, np.nan, np.nan]] * 2 + [np.float32([1, 0.5, 0.3])] * 2 + [[1, 0, np.nan]] * 2
         )
         empty = describe_disk(manifest_of([0]))
-        nothing = dataclasses.replace(observation, described=empty, rate=rate[:0], when=when[:0])
+        none = rate[:0]
+        nothing = dataclasses.replace(observation, described=empty, rate=none, when=none, after=none)
         assert [column.size for column in reads_of_files(nothing)] == [0, 0]
 
 
@@ -266,6 +268,7 @@ def reading_files(number, lineage, share, seed=0):
         *(MACHINES[number], lineage, "", frozenset(), 0, described),
         rate,
         np.where(rate > 0, 0.5, np.nan).astype(np.float32),
+        np.zeros_like(rate),
     )
 
 
@@ -338,7 +341,7 @@ class TestFileReads:
             rate = (drawn.random(300) < 0.5).astype(np.float32)
             when = np.where(rate > 0, 0.5, np.nan).astype(np.float32)
             observations.append(
-                Observation(MACHINES[number], lineage, "", frozenset(), 0, described, rate, when)
+                Observation(MACHINES[number], lineage, "", frozenset(), 0, described, rate, when, 0 * rate)
             )
         taught = list(lessons(observations))
         model, answers = FileReads.learn(observations, taught, seed=0)
@@ -366,7 +369,17 @@ class TestExamples:
         for number, (lineage, rate) in enumerate(zip(self.LINEAGES, rates, strict=True)):
             when = np.where(rate > 0, 0.5, np.nan).astype(np.float32)
             observations.append(
-                Observation(MACHINES[number], lineage, "", frozenset(["web"]), 0, disk_of(number), rate, when)
+                Observation(
+                    MACHINES[number],
+                    lineage,
+                    "",
+                    frozenset(["web"]),
+                    0,
+                    disk_of(number),
+                    rate,
+                    when,
+                    0 * rate,
+                )
             )
         # everyone has the one role: views by role would leave nobody
         taught = [dataclasses.replace(each, weight=1 + each.number) for each in lessons(observations)]
@@ -437,7 +450,8 @@ class TestExamples:
     def test_what_some_boots_read_is_an_example_of_both_answers(self):
         rate = np.array([0, 0.25, 1], np.float32)
         when = np.array([np.nan, 0.5, 0.75], np.float32)
-        made = Examples(np.arange(3, dtype=np.float32)[:, None], rate, when, np.array([8, 4, 2], np.float32))
+        column, weights = np.arange(3, dtype=np.float32)[:, None], np.array([8, 4, 2], np.float32)
+        made = Examples(column, rate, when, 0 * rate, weights)
         x, read, weight = made.of_reading()
         found = sorted(zip(x[:, 0].tolist(), read.tolist(), weight.tolist(), strict=True))
         assert found == [(0, False, 8), (1, False, 3), (1, True, 1), (2, True, 2)]

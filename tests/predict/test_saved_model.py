@@ -277,10 +277,10 @@ def test_no_file_and_a_directory(read, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize(("number", "age"), [(1, "an older"), (3, "a newer")])
+@pytest.mark.parametrize(("number", "age"), [(2, "an older"), (4, "a newer")])
 def test_another_format(saved, number, age, tmp_path):
     path = rewritten(saved, tmp_path / "model.npz", format=number, package="9.9")
-    with pytest.raises(PredictError, match=rf"format 2, got format {number} of {age} vmrestorekit \(9.9\)"):
+    with pytest.raises(PredictError, match=rf"format 3, got format {number} of {age} vmrestorekit \(9.9\)"):
         load_model(path)
 
 

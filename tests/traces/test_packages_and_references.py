@@ -225,3 +225,18 @@ def test_enabled_units_are_followed_from_the_default_target(tiny_boot):
     assert units(default, (graphical, "starts", "/usr/bin/tool")) == ["graphical.target"]
     assert units(("@2" + default[0], "enables", "@2" + graphical)) == ["graphical.target"]
     assert enabled_units(Manifest.synthetic(4096)) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("block_bytes", 512), ("hash", "sha256")])
+def test_a_manifest_with_other_blocks_or_another_hash_is_refused(tmp_path, tiny_boot, name, value):
+    path = tmp_path / "saved.parquet"
+    tiny_boot.manifest.save(path)
+    frame, metadata = read_parquet_with_metadata(path, "a manifest", ValueError)
+    tables = json.loads(metadata["vmrestorekit.manifest"])
+    tables[name] = value
+    write_parquet_atomically(frame, path, {"vmrestorekit.manifest": json.dumps(tables)})
+    message = (
+        rf"saved.parquet: expected a saved manifest: blocks of 4096 bytes by their xxh3_64, got .*{value}"
+    )
+    with pytest.raises(ManifestError, match=message):
+        Manifest.load(path)

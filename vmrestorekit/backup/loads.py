@@ -10,7 +10,7 @@ from vmrestorekit.backup.elf import ELF_MAGIC, ElfNeeds, read_elf
 from vmrestorekit.backup.file_tree import FileTree, Reference
 from vmrestorekit.backup.files import FoundFile
 
-__all__ = ["load_references"]
+__all__ = ["first_bytes", "interpreter_names", "load_references"]
 
 _KERNEL_MODULE = re.compile(r".*\.ko(\.xz|\.zst|\.gz)?")
 _CONFIGURATION = "/etc/ld.so.conf"
@@ -21,15 +21,9 @@ _FIRST_BYTES = 512
 def load_references(tree: FileTree) -> Iterator[Reference]:
     """Give (path, "loads", path), by paths of the system, for ELF files but kernel modules, and scripts."""
     needs: dict[str, tuple[str, ElfNeeds]] = {}
-    # each once, in the order of the disk: a backup copy is decompressed piece by piece
-    files = {id(file): (path, file) for path, file in sorted(tree.files.items(), reverse=True)}
-    for path, file in sorted(files.values(), key=lambda pair: pair[1].extents[:1]):
-        has_contents = file.extents or file.inline
-        if file.kind != "regular" or not has_contents or _KERNEL_MODULE.fullmatch(path):
-            continue
-        first = tree.read_range(file, 0, _FIRST_BYTES)
+    for path, file, first in first_bytes(tree):
         if first.startswith(b"#!"):
-            for program in _interpreters(tree, first):
+            for program in filter(None, map(tree.program, interpreter_names(first))):
                 yield path, "loads", program
         elif first.startswith(ELF_MAGIC) and (found := _read_elf(tree, file, first)):
             needs[tree.name(path)] = path, found
@@ -42,6 +36,16 @@ def load_references(tree: FileTree) -> Iterator[Reference]:
                 yield path, "loads", target
 
 
+def first_bytes(tree: FileTree) -> Iterator[tuple[str, FoundFile, bytes]]:
+    """Give the first bytes of each regular file that is not empty, and no kernel module; once per file."""
+    # in the order of the disk: a backup copy is decompressed piece by piece
+    files = {id(file): (path, file) for path, file in sorted(tree.files.items(), reverse=True)}
+    for path, file in sorted(files.values(), key=lambda pair: pair[1].extents[:1]):
+        has_contents = file.extents or file.inline
+        if file.kind == "regular" and has_contents and not _KERNEL_MODULE.fullmatch(path):
+            yield path, file, tree.read_range(file, 0, _FIRST_BYTES)
+
+
 def _read_elf(tree: FileTree, file: FoundFile, first: bytes) -> ElfNeeds | None:
     def read(offset: int, length: int) -> bytes:
         inside = offset + length <= len(first)
@@ -50,15 +54,15 @@ def _read_elf(tree: FileTree, file: FoundFile, first: bytes) -> ElfNeeds | None:
     return read_elf(read)
 
 
-def _interpreters(tree: FileTree, first: bytes) -> Iterator[str]:
-    """Give the program of a script's first line; of ``env`` also the one that it looks for."""
+def interpreter_names(first: bytes) -> list[str]:
+    """Return the program that a script's first line names; of ``env`` also the one that it looks for."""
     words = first[2:].split(b"\n")[0].decode("utf-8", "backslashreplace").split()
     names = words[:1]
     if not names or not names[0].startswith("/"):
-        return
+        return []
     if names[0].endswith("/env"):
         names += [word for word in words[1:] if not word.startswith("-") and "=" not in word][:1]
-    yield from filter(None, map(tree.program, names))
+    return names
 
 
 class _Libraries:

@@ -1,4 +1,7 @@
-"""Which files lead to which others: what a boot that reads the one may read next."""
+"""Which files lead to which others: what a boot that reads the one may read next.
+
+Of Python that is, for a script or a module, what it imports.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from vmrestorekit.backup.file_tree import FileTree, Reference
+from vmrestorekit.backup.imports import python_references
 from vmrestorekit.backup.loads import load_references
 from vmrestorekit.backup.units import unit_references
 from vmrestorekit.traces.manifest import REFERENCES_SCHEMA, sorted_references
@@ -29,7 +33,13 @@ def find_references(tree: FileTree) -> pl.DataFrame:
     """
     named = {
         (tree.name(source), kind, tree.name(target))
-        for find in (unit_references, load_references, _module_references, _link_references)
+        for find in (
+            unit_references,
+            load_references,
+            python_references,
+            _module_references,
+            _link_references,
+        )
         for source, kind, target in find(tree)
     }
     return sorted_references(pl.DataFrame(sorted(named), schema=REFERENCES_SCHEMA, orient="row"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from vmrestorekit.backup.file_tree import FileTree, Reference
 
-__all__ = ["unit_references"]
+__all__ = ["UnitCommand", "unit_commands", "unit_references"]
 
 _OWN = "/etc/systemd/system"
 # the first that has a unit of a name wins; what lies in /run comes with the boot
@@ -20,16 +22,32 @@ _UNIT = re.compile(r".+\.(service|socket|target|device|mount|automount|swap|path
 _SETTING = re.compile(r"\s*([A-Za-z]+)\s*=\s*(.*)")
 
 
+class UnitCommand(NamedTuple):
+    """A command that a unit starts."""
+
+    unit: str  # its path
+    words: list[str]  # program first
+    folder: str  # in which it is started
+
+
+def unit_commands(tree: FileTree) -> Iterator[UnitCommand]:
+    """Give what the units of a system start."""
+    for path, settings in _Units(tree).contents():
+        for command in settings.commands():
+            if words := _words(command):
+                yield UnitCommand(path, words, settings.folder or "/")
+
+
 def unit_references(tree: FileTree) -> Iterator[Reference]:
     """Give (path, "enables" or "starts", path), by paths of the system, of units and of /etc/rc?.d."""
     units = _Units(tree)
     yield from units.enabled()
-    for path, depends, commands in units.contents():
-        for name in depends:
+    for path, settings in units.contents():
+        for name in settings.depends:
             if target := units.find(name):
                 yield path, "enables", target
-        for command in commands:
-            if program := _program(tree, command):
+        for command in settings.commands():
+            if (words := _words(command)) and (program := tree.program(words[0])):
                 yield path, "starts", program
     for folder in tree.names_in("/etc"):
         if re.fullmatch(r"rc[0-9S]\.d", folder):
@@ -86,8 +104,8 @@ class _Units:
                     if found:
                         yield source, "enables", found
 
-    def contents(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """Give each unit's file, the units it depends on and the commands it starts, by drop-ins, too."""
+    def contents(self) -> Iterator[tuple[str, _Settings]]:
+        """Give each unit's file and what it and its drop-ins say."""
         additions: dict[str, dict[str, str]] = defaultdict(dict)
         for folder in self._folders:
             for name in self._tree.names_in(folder):
@@ -96,33 +114,47 @@ class _Units:
                         if addition.endswith(".conf"):  # of several of a name the first one counts
                             additions[unit].setdefault(addition, f"{folder}/{name}/{addition}")
         for path in sorted({unit for name in self._places if (unit := self.find(name))}):
-            depends: list[str] = []
-            commands: dict[str, list[str]] = {}
+            settings = _Settings()
             later = [place for _, place in sorted(additions[path].items())]  # by name, of whatever folder
             for place in (path, *later):
-                _read_settings(self._tree.lines(place), depends, commands)
-            yield path, depends, [command for each in commands.values() for command in each]
+                settings.read(self._tree.lines(place))
+            yield path, settings
 
 
-def _read_settings(lines: list[str], depends: list[str], commands: dict[str, list[str]]) -> None:
-    """Add what a unit or a drop-in says; an empty command takes back those of its kind before it."""
-    text = "\n".join(line for line in lines if not line.lstrip().startswith(("#", ";")))
-    for line in text.replace("\\\n", " ").split("\n"):
-        match = _SETTING.fullmatch(line)
-        if not match:
-            continue
-        key, value = match.groups()
-        if key in _DEPENDENCIES:
-            depends += value.split()
-        elif key.startswith("Exec") and not value.strip():
-            commands[key] = []
-        elif key.startswith("Exec"):
-            commands.setdefault(key, []).append(value)
+@dataclasses.dataclass
+class _Settings:
+    """What a unit and its drop-ins say: units it depends on, commands by their kind, where they start."""
+
+    depends: list[str] = dataclasses.field(default_factory=list)
+    by_kind: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    folder: str = ""
+
+    def commands(self) -> list[str]:
+        return [command for each in self.by_kind.values() for command in each]
+
+    def read(self, lines: list[str]) -> None:
+        """Add what a unit or a drop-in says; an empty command takes back those of its kind before it."""
+        text = "\n".join(line for line in lines if not line.lstrip().startswith(("#", ";")))
+        for line in text.replace("\\\n", " ").split("\n"):
+            match = _SETTING.fullmatch(line)
+            if not match:
+                continue
+            key, value = match.groups()
+            if key in _DEPENDENCIES:
+                self.depends += value.split()
+            elif key == "WorkingDirectory":
+                self.folder = value.strip().lstrip("-")
+            elif key.startswith("Exec") and not value.strip():
+                self.by_kind[key] = []
+            elif key.startswith("Exec"):
+                self.by_kind.setdefault(key, []).append(value)
 
 
-def _program(tree: FileTree, command: str) -> str | None:
-    """Return the file of a command's program; None if there is none, or its name depends on the instance."""
-    words = command.strip().lstrip(_PREFIXES)
-    quote = words[:1] if words[:1] in ("'", '"') else None
-    name = (words[1:].split(quote) if quote else words.split() or [""])[0]
-    return tree.program(name)
+def _words(command: str) -> list[str]:
+    """Return the words of a command, the program first; only the program may be in quotes."""
+    text = command.strip().lstrip(_PREFIXES)
+    quote = text[:1] if text[:1] in ("'", '"') else None
+    if quote is None:
+        return text.split()
+    program, _, rest = text[1:].partition(quote)
+    return [program, *rest.split()]

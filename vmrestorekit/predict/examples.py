@@ -28,7 +28,7 @@ class Examples:
     Attributes
     ----------
     features : ndarray of float32, shape (n, len(FEATURES))
-    rate, when : ndarray of float32, shape (n,)
+    rate, when, after : ndarray of float32, shape (n,)
         As in `Observation`.
     weight : ndarray of float32, shape (n,)
         How many blocks an example stands for, times the weight of its lesson.
@@ -37,14 +37,22 @@ class Examples:
     features: Floats
     rate: Floats
     when: Floats
+    after: Floats
     weight: Floats
 
     def of_reading(self) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
         """Return features, answers and weights; what only some boots read is an example of both answers."""
-        some, not_all = np.flatnonzero(self.rate > 0), np.flatnonzero(self.rate < 1)
+        return self._of_share(self.rate)
+
+    def of_reading_after(self) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+        """Return the same of what is first read in the minute after a boot."""
+        return self._of_share(self.after)
+
+    def _of_share(self, share: Floats) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+        some, not_all = np.flatnonzero(share > 0), np.flatnonzero(share < 1)
         rows = np.concatenate([some, not_all])
         read = np.arange(rows.size) < some.size
-        weight = self.weight[rows] * np.where(read, self.rate[rows], 1 - self.rate[rows])
+        weight = self.weight[rows] * np.where(read, share[rows], 1 - share[rows])
         return self.features[rows], read, weight
 
     def of_time(self) -> tuple[Floats, Floats, Floats]:
@@ -61,7 +69,7 @@ def draw_examples(
     most: int,
     seed: int,
 ) -> Examples:
-    """Draw as many blocks that were read as others, the same number from each lesson.
+    """Draw as many blocks that were read as others, the same number from each lesson, and some read later.
 
     Parameters
     ----------
@@ -95,7 +103,8 @@ def draw_examples(
             spread_to_blocks(observation.described, files),
             chosen,
         )
-        parts.append((features, observation.rate[chosen], observation.when[chosen], stands_for))
+        seen = (observation.rate, observation.when, observation.after)
+        parts.append((features, *(column[chosen] for column in seen), stands_for))
     return Examples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -106,9 +115,12 @@ def _draw(
     if lesson.branches is not None:
         asked = folds_of([observation], 0, slice(None)) == lesson.branches
     chosen, weights = [], []
-    for answer in (observation.rate > 0, observation.rate == 0):
+    read, read_after = observation.rate > 0, observation.after > 0
+    # what is read after a boot is little, and looks much like what is read in it: all sides need examples
+    groups = ((read, each), (~read & read_after, each // 4), (~read & ~read_after, each))
+    for answer, most in groups:
         group = np.flatnonzero(asked & answer)
-        some = drawn.permutation(group)[:each]
+        some = drawn.permutation(group)[:most]
         chosen.append(some)
         weights.append(np.full(some.size, lesson.weight * group.size / max(some.size, 1), np.float32))
     return np.concatenate(chosen), np.concatenate(weights)

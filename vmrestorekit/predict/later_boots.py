@@ -66,6 +66,7 @@ def _continued_disk(
     # in how many boots each block was read, before and since
     before, since = np.append(past.rate, 0)[at] * boots, later.rate[now] * later_boots
     rate = ((before + since) / (boots + later_boots)).astype(np.float32)
+    after = np.append(past.after, 0)[at] * boots + later.after[now] * later_boots
     times = np.nan_to_num(np.append(past.when, 0)[at]) * before + np.nan_to_num(later.when[now]) * since
     with np.errstate(invalid="ignore"):
         when = (times / (before + since)).astype(np.float32)
@@ -76,5 +77,6 @@ def _continued_disk(
         rate[order],
         later.last,
         when[order],
+        (after / (boots + later_boots)).astype(np.float32)[order],
         {key: EvidenceTable.of([("past", described.keys[key], rate, when)]) for key in PAST_KEYS},
     )

@@ -24,6 +24,7 @@ from vmrestorekit.predict.later_boots import continued, names_of_parts
 from vmrestorekit.predict.lessons import lessons, parts_of_blocks, parts_of_files
 from vmrestorekit.predict.observations import (
     CLOCK_POINTS,
+    MINUTE_NS,
     Observation,
     boots_by_machine,
     observe,
@@ -81,6 +82,8 @@ class LearnedPredictor(BlockPredictor):
     file_reads_ : FileReads
     classifier_, time_regressor_
         `Trees` for the second question.
+    after_classifier_ : Trees or None
+        The same for the minute after a boot; None where nothing was recorded of it.
     past_reads_ : PastReads
     pasts_ : tuple of Past
         Of each machine.
@@ -191,6 +194,10 @@ class LearnedPredictor(BlockPredictor):
         }
         self.classifier_ = Trees.classify(*examples.of_reading(), max_iter=self.max_iter, **settings)
         self.time_regressor_ = Trees.regress(*examples.of_time(), max_iter=self.max_iter // 2, **settings)
+        after = examples.of_reading_after()
+        self.after_classifier_ = None
+        if np.unique(after[1]).size == 2:
+            self.after_classifier_ = Trees.classify(*after, max_iter=self.max_iter // 2, **settings)
 
     @staticmethod
     def _expect_a_difference(observations: Sequence[Observation]) -> None:
@@ -205,20 +212,64 @@ class LearnedPredictor(BlockPredictor):
 
     def _score_pieces(self, manifest: LargeManifest, disk: int) -> Iterator[pl.DataFrame]:
         asked = AskedDisk.of(manifest, disk, self.pasts_, self.file_reads_)
-        known = self.evidence_.without(asked.without)
-        for first, blocks in manifest.pieces():
-            described = asked.described(first, blocks)
-            of_files = asked.of_files[described.file]
-            found = self.evidence_.found(described.keys, known)
-            x = block_features(described, BlockEvidence(described, found), of_files, slice(None))
-            told = Told(self.classifier_.chances(x), self.time_regressor_.values(x), of_files[:, 0])
+        for described, x, first, height in self._described(manifest, asked):
+            of_files = asked.of_files[described.file, 0]
+            told = Told(self.classifier_.chances(x), self.time_regressor_.values(x), of_files)
             read, when, clock = told.probability, told.when, self.clock_
             if asked.relative is not None:
                 past, alike = asked.relative
                 read, when = self.past_reads_.predict(described, past.disks[disk], past.boots, alike, told)
                 clock = past.clock
             nanoseconds = np.interp(when, np.linspace(0, 1, CLOCK_POINTS), clock)
-            yield _spread(blocks.height, described.block - first, read, nanoseconds)
+            yield _spread(height, described.block - first, read, nanoseconds)
+
+    def score_minute_after(self, manifest: Manifest, disk: int = 0) -> pl.DataFrame:
+        """Say of each 4 KiB block how probable it is to be first read in the minute after the boot.
+
+        What applications are asked for then, and services that start late. Of a machine whose past is known,
+        an unchanged block is read as often as it was.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            State of the disk before the boot.
+        disk : int
+            Which disk of its machine this is.
+
+        Returns
+        -------
+        polars.DataFrame
+            `SCORES_SCHEMA`, one row a 4 KiB block; times are those after the launch. All 0 if nothing was
+            recorded after the boots that were learned from.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        asked = AskedDisk.of(LargeManifest.of(manifest), disk, self.pasts_, self.file_reads_)
+        ((described, x, _, height),) = self._described(LargeManifest.of(manifest), asked)
+        trees, clock = self.after_classifier_, self.clock_
+        read = np.zeros(described.block.size, np.float32) if trees is None else trees.chances(x)
+        if asked.relative is not None:
+            past = asked.relative[0].disks[disk]
+            as_it_was = past.unchanged(described)
+            read = np.where(as_it_was, np.append(past.after, 0)[past.at(described)], read)
+            clock = asked.relative[0].clock
+        gone_by = np.clip(self.time_regressor_.values(x) - 1, 0, 1)
+        return _spread(height, described.block, read, clock[-1] + gone_by * MINUTE_NS)
+
+    def _described(
+        self, manifest: LargeManifest, asked: AskedDisk
+    ) -> Iterator[tuple[DescribedDisk, Floats, int, int]]:
+        """Yield of each piece what is described, `FEATURES`, its first block and its size."""
+        known = self.evidence_.without(asked.without)
+        for first, blocks in manifest.pieces():
+            described = asked.described(first, blocks)
+            evidence = BlockEvidence(described, self.evidence_.found(described.keys, known))
+            x = block_features(described, evidence, asked.of_files[described.file], slice(None))
+            yield described, x, first, blocks.height
 
     def _told_of(
         self,

@@ -59,8 +59,9 @@ def _check_table(table: Any, where: str) -> None:
         expect(rows.size == rate.size == when.size, f"{where}, {source}", "a rate and a time for each key")
         inside = _ascending(rows) and ((rows >= 0) & (rows < table.known.size)).all()
         expect(inside, f"{where}, {source}", f"ascending rows of {table.known.size} keys")
-        shares = _share(rate) and _share(when, or_nan=True)
-        expect(shares, f"{where}, {source}", "rates and times from 0 to 1")
+        # a time above 1 is one in the minute after a boot
+        shares = _share(rate) and _share(when / 2, or_nan=True)
+        expect(shares, f"{where}, {source}", "rates from 0 to 1 and times from 0 to 2")
     expect(table.weights.keys() == table.parts.keys(), where, "weights of each source")
     for source, (rows, _, when) in table.parts.items():
         weight, timed = table.weights[source]
@@ -71,10 +72,10 @@ def _check_table(table: Any, where: str) -> None:
 
 
 def _check_past_of_disk(past: Any, where: str) -> None:
-    each = (past.content, past.rate, past.last, past.when)
+    each = (past.content, past.rate, past.last, past.when, past.after)
     expect(all(values.size == past.block.size for values in each), where, "a value for each block")
     expect(_ascending(past.block) and (past.block >= 0).all(), where, "ascending numbers of blocks")
-    shares = _share(past.rate) and _share(past.last) and _share(past.when, or_nan=True)
+    shares = all(map(_share, (past.rate, past.last, past.after))) and _share(past.when, or_nan=True)
     expect(shares, where, "rates and times from 0 to 1")
     expect(past.tables.keys() == set(PAST_KEYS), where, f"tables of {', '.join(PAST_KEYS)}")
 
@@ -103,6 +104,7 @@ def check_together(predictor: LearnedPredictor) -> None:
     asked = {
         "classifier_": (predictor.classifier_, FEATURES),
         "time_regressor_": (predictor.time_regressor_, FEATURES),
+        "after_classifier_": (predictor.after_classifier_, FEATURES),
         "file_reads_.first": (files.first, FIRST_ROUND),
         "file_reads_.second": (files.second, FILE_READ_FEATURES),
         "past_reads_.classifier": (past, PAST_FEATURES),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from vmrestorekit.predict.description import DescribedDisk, describe_disk
 from vmrestorekit.predict.mapped import states_let_go
@@ -23,12 +24,15 @@ __all__ = [
     "Reads",
     "boots_by_machine",
     "observe",
+    "reads_after",
     "reads_of",
+    "share_and_mean",
     "usual_boots",
     "usual_clock",
 ]
 
 CLOCK_POINTS = 101
+MINUTE_NS = 60_000_000_000
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,8 +51,11 @@ class Observation:
     rate : ndarray of float32, shape (n,)
         Share of the boots that read a block.
     when : ndarray of float32, shape (n,)
-        Place of its first read among all first reads of a boot, from 0 to 1, mean of the boots that read it;
+        Place of its first read among all first reads of a boot, from 0 to 1, mean of the boots that read it.
+        What none read but in the minute after it: 1, and the part of the minute that had gone by, up to 2.
         NaN where none did.
+    after : ndarray of float32, shape (n,)
+        Share of the boots that did not read it, but the machine did in the minute after.
     boots : int
         How many these are means of.
     """
@@ -61,6 +68,7 @@ class Observation:
     described: DescribedDisk
     rate: Floats
     when: Floats
+    after: Floats
     boots: int = 1
 
 
@@ -88,6 +96,22 @@ def reads_of(boot: Boot) -> Reads:
     # blocks of one request are read at the same time
     place = np.searchsorted(first, first, side="left") / max(first.size, 1)
     return Reads(found["disk"].to_numpy(), found["block"].to_numpy(), place.astype(np.float32), first)
+
+
+def reads_after(boot: Boot) -> Reads:
+    """Return what was first read in the minute after a boot, as far as that was recorded.
+
+    ``when`` is 1, and the part of the minute that had gone by.
+    """
+    done = boot.trace.metadata.marks["boot_done_ns"]
+    found = (
+        blocks_read(boot, until="end")
+        .filter(pl.col("first_read_ns").is_between(done, done + MINUTE_NS, closed="right"))
+        .sort("first_read_ns", "disk", "block")
+    )
+    first = found["first_read_ns"].to_numpy()
+    gone_by = (first - done) / MINUTE_NS
+    return Reads(found["disk"].to_numpy(), found["block"].to_numpy(), (1 + gone_by).astype(np.float32), first)
 
 
 def boots_by_machine(boots: Iterable[Boot]) -> list[tuple[Boot, ...]]:
@@ -119,25 +143,37 @@ def observe(boots: Sequence[Boot]) -> list[Observation]:
     PredictError
         If a boot never ended.
     """
-    reads = [reads_of(boot) for boot in usual_boots(boots)]
+    usual = usual_boots(boots)
+    reads = [reads_of(boot) for boot in usual]
+    later = [reads_after(boot) for boot in usual]
     last = boots[-1]
     found = []
     with states_let_go(boots):
         for disk, manifest in enumerate(last.manifests):
             described = describe_disk(manifest)
-            seen = np.array([each.of_disk(disk, manifest.blocks.height)[described.block] for each in reads])
-            read = ~np.isnan(seen)
-            times = np.maximum(read.sum(axis=0), 1)
-            when = np.where(read.any(axis=0), np.where(read, seen, 0).sum(axis=0) / times, np.nan)
+            blocks = manifest.blocks.height
+            (rate, when), (after, when_after) = (
+                share_and_mean(np.array([each.of_disk(disk, blocks)[described.block] for each in those]))
+                for those in (reads, later)
+            )
             found.append(
                 Observation(
                     *(last.vm, last.lineage, last.release, frozenset(last.roles), disk, described),
-                    rate=read.mean(axis=0, dtype=np.float32),
-                    when=when.astype(np.float32),
+                    rate=rate,
+                    when=np.where(rate > 0, when, when_after),
+                    after=after,
                     boots=len(reads),
                 )
             )
     return found
+
+
+def share_and_mean(seen: Floats) -> tuple[Floats, Floats]:
+    """Return in what share of boots each block was read, and the mean of its places; NaN: in none."""
+    read = ~np.isnan(seen)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(read, seen, 0).sum(axis=0) / read.sum(axis=0)
+    return read.mean(axis=0, dtype=np.float32), mean.astype(np.float32)
 
 
 def usual_clock(reads: Sequence[Reads]) -> npt.NDArray[np.float64]:

@@ -34,7 +34,7 @@ _DEFAULT_TARGET = re.compile(r"(@[^/]*)?/etc/systemd/system/default\.target")
 _EVERYWHERE = ("systemd", "dbus", "user", "getty", "vmrestorekit", "rc-")
 # how far a file is sure to be read if what refers to it is; a bit less than certain, so that chains fade
 _FADE = 0.98
-_LONGEST_CHAIN = 8
+_LONGEST_CHAIN = 16
 
 
 class Reached(enum.IntEnum):

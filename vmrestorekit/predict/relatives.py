@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vmrestorekit.predict.description import FILE_FEATURES, DescribedDisk, describe_disk
 from vmrestorekit.predict.evidence import EvidenceTable
 from vmrestorekit.predict.mapped import states_let_go
-from vmrestorekit.predict.observations import reads_of, usual_clock
+from vmrestorekit.predict.observations import reads_after, reads_of, share_and_mean, usual_clock
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class PastOfDisk:
     content : ndarray of uint64, shape (n,)
     rate, last, when : ndarray of float32, shape (n,)
         Share of the boots that read it, whether the last one did, and place in the order of first reads.
+    after : ndarray of float32, shape (n,)
+        Share of the boots that did not read it, but the machine did in the minute after.
     tables : mapping of str to EvidenceTable
         The same under `PAST_KEYS`, of one source.
     """
@@ -71,6 +73,7 @@ class PastOfDisk:
     rate: Floats
     last: Floats
     when: Floats
+    after: Floats
     tables: Mapping[str, EvidenceTable]
 
     def at(self, described: DescribedDisk) -> npt.NDArray[np.int64]:
@@ -125,29 +128,29 @@ def past_of(boots: Sequence[Boot], described: Sequence[DescribedDisk] | None = N
     if described is None:
         with states_let_go(boots):
             described = [describe_disk(manifest) for manifest in last.manifests]
-    reads = [reads_of(boot) for boot in boots]
+    reads, later = [reads_of(boot) for boot in boots], [reads_after(boot) for boot in boots]
     disks = []
     for number, (disk, size) in enumerate(zip(described, last.disk_bytes, strict=True)):
         blocks = -(-size // MANIFEST_BLOCK_BYTES)
-        disks.append(
-            _past_of_disk(disk, np.array([each.of_disk(number, blocks)[disk.block] for each in reads]))
+        seen, seen_after = (
+            np.array([each.of_disk(number, blocks)[disk.block] for each in those]) for those in (reads, later)
         )
+        disks.append(_past_of_disk(disk, seen, seen_after))
     return Past(last.vm, last.lineage, len(boots), tuple(disks), usual_clock(reads))
 
 
-def _past_of_disk(described: DescribedDisk, seen: Floats) -> PastOfDisk:
-    read = ~np.isnan(seen)
-    rate = read.mean(axis=0, dtype=np.float32)
-    with np.errstate(invalid="ignore"):
-        when = (np.where(read, seen, 0).sum(axis=0) / read.sum(axis=0)).astype(np.float32)
+def _past_of_disk(described: DescribedDisk, seen: Floats, seen_after: Floats) -> PastOfDisk:
+    rate, when = share_and_mean(seen)
+    after, _ = share_and_mean(seen_after)
     tables = {key: EvidenceTable.of([("past", described.keys[key], rate, when)]) for key in PAST_KEYS}
     order = np.argsort(described.block)
     return PastOfDisk(
         described.block[order],
         described.keys["content"][order],
         rate[order],
-        read[-1].astype(np.float32)[order],
+        (~np.isnan(seen[-1])).astype(np.float32)[order],
         when[order],
+        after[order],
         tables,
     )
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "fingerprint_of", "load_model", "read_record", "save_model"]
 
-FORMAT = 2
+FORMAT = 3
 
 RECORD = "record"
 VERSIONS_OF = ("numpy", "polars", "scikit-learn", "numba")
@@ -55,6 +55,7 @@ FITTED: Mapping[str, Any] = {
     "file_reads_": FileReads,
     "classifier_": Trees,
     "time_regressor_": Trees,
+    "after_classifier_": Trees | None,
     "past_reads_": PastReads,
     "pasts_": tuple[Past, ...],
     "clock_": npt.NDArray[np.float64],

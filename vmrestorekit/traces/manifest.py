@@ -41,6 +41,8 @@ MANIFEST_BLOCK_BYTES = 4096
 
 _METADATA_KEY = "vmrestorekit.manifest"
 _SAVED = "a saved manifest"
+# what makes contents comparable; files from before this was told have it, too
+_IDENTITY = {"block_bytes": MANIFEST_BLOCK_BYTES, "hash": "xxh3_64"}
 
 # "metadata" covers what a file system keeps for itself (superblocks, bitmaps, inode tables, the journal) and
 # the boot loader in front of the first partition; such entries have a path that starts with "$".
@@ -67,7 +69,8 @@ PARTITIONS_SCHEMA = pl.Schema(
 )
 
 # a unit pulls in a unit; a unit starts a program, and a link in /etc/rc?.d a script; a program loads a
-# library, a dynamic linker or an interpreter; a kernel module needs another; a symbolic link leads to a file
+# library, a dynamic linker or an interpreter, and a Python file the modules that it imports; a kernel module
+# needs another; a symbolic link leads to a file
 REFERENCE_KINDS = ("enables", "starts", "loads", "needs_module", "links")
 
 # sorted by these columns, unique; a path need not be one of `files`, which lacks what has no blocks
@@ -125,6 +128,7 @@ class Manifest:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one Parquet file with the blocks; the other tables go into its metadata."""
         tables = {
+            **_IDENTITY,
             "disk_bytes": self.disk_bytes,
             "files": self.files.to_dict(as_series=False),
             "partitions": self.partitions.to_dicts(),
@@ -255,6 +259,12 @@ def read_tables(path: Path) -> tuple[int, pl.DataFrame, pl.DataFrame, pl.DataFra
     metadata = read_parquet_metadata(path, _SAVED, ManifestError)
     try:
         tables = json.loads(metadata[_METADATA_KEY])
+        identity = {name: tables.get(name, value) for name, value in _IDENTITY.items()}
+        if identity != _IDENTITY:
+            raise ValueError(
+                "blocks of {block_bytes} bytes by their {hash}, ".format(**_IDENTITY)
+                + "got blocks of {block_bytes} bytes by their {hash}".format(**identity)
+            )
         columns = {"package": [None] * len(tables["files"]["path"]), **tables["files"]}
         files = pl.DataFrame(columns, schema=FILES_SCHEMA)
         partitions = pl.DataFrame(tables["partitions"], schema=PARTITIONS_SCHEMA)
