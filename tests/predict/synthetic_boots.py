@@ -15,7 +15,9 @@ BLOCK = 4096
 MILLISECOND = 1_000_000
 
 
-def manifest_of(content: Iterable[int], files: Iterable[tuple[str, int, int]] = ()) -> Manifest:
+def manifest_of(
+    content: Iterable[int], files: Iterable[tuple[str, int, int]] = (), file_system: str = "made up"
+) -> Manifest:
     """A disk with these block contents; a file is its path, first block and number of blocks."""
     content = list(content)
     owner: list[int | None] = [None] * len(content)
@@ -29,7 +31,7 @@ def manifest_of(content: Iterable[int], files: Iterable[tuple[str, int, int]] = 
         len(content) * BLOCK,
         pl.DataFrame({"content": content, "file": owner, "file_block": position}, schema=BLOCKS_SCHEMA),
         pl.DataFrame(rows, schema=FILES_SCHEMA, orient="row"),
-        pl.DataFrame([(1, 0, len(content) * BLOCK, "ext4")], schema=PARTITIONS_SCHEMA, orient="row"),
+        pl.DataFrame([(1, 0, len(content) * BLOCK, file_system)], schema=PARTITIONS_SCHEMA, orient="row"),
     )
 
 

@@ -142,6 +142,15 @@ class TestDescribedDisk:
         ),
     )
 
+    def test_what_a_file_system_has_freed_is_like_nothing_that_others_have(self):
+        content, files = [5, 6, 7, 8, 9], [("/a", 1, 2)]
+        free = describe_disk(manifest_of(content, files, "ext4"))
+        assert free.block.tolist() == [0, 3, 4, 1, 2]
+        assert free.keys["content"].tolist() == [0, 0, 0, 6, 7]
+        assert free.content.tolist() == [5, 8, 9, 6, 7]
+        unknown = describe_disk(manifest_of(content, files, "zfs_member"))
+        assert unknown.keys["content"].tolist() == [5, 8, 9, 6, 7]
+
     def test_stored_blocks_come_file_by_file_in_the_order_of_the_file(self):
         found = describe_disk(self.DISK)
         assert found.block.tolist() == [4, 10, 0, 7, 9, 2, 3]

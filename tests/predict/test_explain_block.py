@@ -173,11 +173,14 @@ def test_a_chain_begins_with_what_is_likely_and_nearest(likely, expected):
     assert explain._how_used(manifest, "/usr/lib/mine.so", likely) == (None, ())
 
 
+KINDS = ("file", "reached_file", "name", "directory", "branch")
+
+
 def test_a_machine_of_a_corpus_of_one_lineage_is_called_by_its_name():
     alone = LearnedPredictor().fit(MACHINES["alpha"])
     found = explain_block(alone, DELTA.manifest, block_of(DELTA, path_of(3)))
     assert {key: met.machines for key, met in found.evidence.items() if met.rates} == dict.fromkeys(
-        ("content", "place", "name_place", "part", "file", "name", "directory", "branch"), ("alpha",)
+        ("content", "place", "read_place", "name_place", "part", *KINDS), ("alpha",)
     )
 
 

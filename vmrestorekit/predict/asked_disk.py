@@ -1,8 +1,8 @@
 """A disk that a learned model is asked of: which of its blocks are worth a look.
 
 Most files of a disk are read by no boot, and most of a large disk is such files. Whether anything of a file
-is read is asked first, of all files at once; then only blocks of the others, and blocks of no file, are
-described, piece by piece.
+is read is asked first, of all files at once; then only blocks of the others are described, piece by piece,
+and blocks of no file and no file system if somebody has met their contents.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vmrestorekit.traces.large_manifest import LargeManifest
 
 __all__ = ["AskedDisk"]
 
-# files less likely to be read than this are not looked at: a tenth of what makes a block worth staging last
-UNLIKELY = 0.0005
+# files less likely to be read than this are not looked at: no block of them is worth staging even at the end
+UNLIKELY = 0.003
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,6 +39,8 @@ class AskedDisk:
         `vmrestorekit.predict.file_reads.spread_to_blocks`, a row a file, the last one of blocks of no file.
     wanted : ndarray of bool, shape (f + 1,)
         Which of them are worth a look.
+    met : ndarray of uint64
+        Contents that somebody has, ascending.
     relative : tuple of Past and float, or None
         See `vmrestorekit.predict.relatives.relative_of`.
     without : frozenset of str
@@ -49,12 +51,21 @@ class AskedDisk:
     files: DescribedFiles
     of_files: Floats
     wanted: npt.NDArray[np.bool_]
+    met: npt.NDArray[np.uint64]
     relative: tuple[Past, float] | None
     without: frozenset[str]
     block_count: int
 
     @classmethod
-    def of(cls, manifest: LargeManifest, disk: int, pasts: Sequence[Past], file_reads: FileReads) -> Self:
+    def of(
+        cls,
+        manifest: LargeManifest,
+        disk: int,
+        pasts: Sequence[Past],
+        file_reads: FileReads,
+        met: npt.NDArray[np.uint64],
+        everything: bool = False,
+    ) -> Self:
         """Ask of the files of a disk whether anything of them is read.
 
         Parameters
@@ -64,6 +75,10 @@ class AskedDisk:
             Which disk of its machine this is.
         pasts : sequence of Past
         file_reads : FileReads
+        met : ndarray of uint64
+            Contents that somebody has, ascending.
+        everything : bool
+            Leave nothing out.
         """
         files = describe_files(manifest)
         seen = _Seen.of(manifest, disk, pasts)
@@ -75,14 +90,22 @@ class AskedDisk:
         asked = files.first_blocks(stored)
         of_files = np.full((files.count + 1, 2), np.nan, np.float32)
         of_files[stored] = spread_to_blocks(asked, file_reads.predict(asked, without))
-        wanted = ~(of_files[:, 0] < UNLIKELY)
+        wanted = (of_files[:, 0] >= UNLIKELY) | everything
         if relative is not None:
             wanted |= seen.read_before[seen.pasts.index(relative[0])]
-        return cls(files, of_files, wanted, relative, without, manifest.block_count)
+        return cls(files, of_files, wanted, met, relative, without, manifest.block_count)
 
     def described(self, first: int, blocks: pl.DataFrame) -> DescribedDisk:
         """Describe what is worth a look among consecutive blocks, of which the first has this number."""
-        return describe_blocks(self.files, blocks, first, self.block_count, self.wanted)
+        owner = blocks["file"].fill_null(-1).to_numpy()
+        wanted = self.wanted[owner]
+        if not self.wanted[-1]:  # else the machine has read some of them before
+            nobodys = np.flatnonzero(owner < 0)
+            content = blocks["content"].gather(nobodys).to_numpy()
+            place = np.minimum(np.searchsorted(self.met, content), max(self.met.size - 1, 0))
+            wanted[nobodys] = self.met[place] == content if self.met.size else False
+            wanted[nobodys] &= ~self.files.is_free(nobodys + first, owner[nobodys])
+        return describe_blocks(self.files, blocks, first, self.block_count, wanted)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -33,13 +33,14 @@ __all__ = [
 ]
 
 # what a file has in common with files of other machines
-FILE_KEYS = ("file", "name", "directory", "branch", "package")
-KEYS = ("content", "place", "name_place", "part", *FILE_KEYS)
+FILE_KEYS = ("file", "reached_file", "name", "directory", "branch", "package")
+KEYS = ("content", "place", "read_place", "name_place", "part", *FILE_KEYS)
 
 FILE_FEATURES = (
     "kind",
     "size",  # powers of two
     "depth",  # directories above it
+    "siblings",  # files in its directory, powers of two
     "in_bin",
     "packaged",
     "path_class",
@@ -60,6 +61,8 @@ BLOCK_FEATURES = (
     "relative_address",
 )
 PARTS = 16
+# file systems whose files and own structures are all known: what belongs to none of them is free
+_READ_WHOLE = ("ext2", "ext3", "ext4", "btrfs", "xfs")
 
 Keys = npt.NDArray[np.uint64]
 
@@ -72,12 +75,15 @@ class DescribedDisk:
     ----------
     block : ndarray of int64, shape (n,)
         Numbers of 4 KiB blocks.
+    content : ndarray of uint64, shape (n,)
+        As in the manifest.
     file : ndarray of int32, shape (n,)
         Row of the manifest's table of files, -1 for none.
     starts : ndarray of int64, shape (f + 1,)
         Where each file's blocks begin here, and n; blocks of no file count as one file.
     keys : mapping of str to ndarray of uint64, shape (n,)
-        `KEYS`; 0 where a block has none.
+        `KEYS`; 0 where a block has none. What a file system has freed has none at all: it is not read,
+        whatever it was.
     features : ndarray of float32, shape (n, len(BLOCK_FEATURES))
         NaN where there is no file.
     edges : ndarray of int32, shape (e, 2)
@@ -87,6 +93,7 @@ class DescribedDisk:
     """
 
     block: npt.NDArray[np.int64]
+    content: npt.NDArray[np.uint64]
     file: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
     keys: Mapping[str, npt.NDArray[np.uint64]]
@@ -115,12 +122,22 @@ class DescribedFiles:
         Size in 4 KiB blocks.
     edges : ndarray of int32, shape (e, 2)
         What uses what; see `vmrestorekit.predict.reached`.
+    used : tuple of (int, int)
+        First block and end of each partition whose files are known.
     """
 
     features: npt.NDArray[np.float32]
     keys: Mapping[str, Keys]
     blocks: npt.NDArray[np.int64]
     edges: npt.NDArray[np.int32]
+    used: tuple[tuple[int, int], ...]
+
+    def is_free(self, block: npt.NDArray[np.int64], file: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Tell of blocks, by their files (-1: none), which ones a file system has freed."""
+        inside = np.zeros(block.size, bool)
+        for first, end in self.used:
+            inside |= (block >= first) & (block < end)
+        return inside & (file < 0)
 
     @property
     def count(self) -> int:
@@ -133,6 +150,7 @@ class DescribedFiles:
         blanks = np.full((files.size, len(BLOCK_FEATURES) - len(FILE_FEATURES)), np.nan, np.float32)
         return DescribedDisk(
             block=rows,
+            content=np.zeros(files.size, np.uint64),
             file=files,
             starts=np.append(rows, files.size),
             keys={key: names[files] for key, names in self.keys.items()},
@@ -165,16 +183,17 @@ def describe_blocks(
         Number of the first of them.
     of_disk : int
         How many blocks the disk has.
-    wanted : ndarray of bool, shape (f + 1,), optional
-        Leave out blocks of other files; the last one is for blocks of no file.
+    wanted : ndarray of bool, shape (n,), optional
+        Leave out others of these blocks.
     """
     content = blocks["content"].to_numpy()
     owner = blocks["file"].fill_null(-1).to_numpy()
-    row = np.flatnonzero(content) if wanted is None else np.flatnonzero((content != 0) & wanted[owner])
+    row = np.flatnonzero(content) if wanted is None else np.flatnonzero((content != 0) & wanted)
     position = blocks["file_block"].gather(row).fill_null(0).to_numpy().astype(np.int64)
     in_order = np.lexsort((row, position, owner[row]))
     row, position = row[in_order], position[in_order]
     file, block = owner[row], row + first
+    content = content[row]
     begins = np.flatnonzero(np.diff(file, prepend=-2)) if block.size else np.zeros(0, np.int64)
     length = np.maximum(files.blocks[file], position + 1)
     in_file = np.column_stack([position, length - 1 - position, position / length])
@@ -182,13 +201,15 @@ def describe_blocks(
     features = [files.features[file], np.where(file[:, None] >= 0, in_file, np.nan), on_disk]
     keys = {key: names[file] for key, names in files.keys.items()}
     places = {
-        "content": content[row],
-        "place": _paired(keys["file"], position),
+        "content": np.where(files.is_free(block, file), np.uint64(0), content),
+        "place": (place := _paired(keys["file"], position)),
+        "read_place": place,  # what is said of it says only who read anything of the file
         "name_place": _paired(keys["name"], position),
         "part": _paired(keys["file"], (position * PARTS // length) + (1 << 40)),
     }
     return DescribedDisk(
         block=block,
+        content=content,
         file=file,
         starts=np.append(begins, block.size),
         keys={**places, **keys},
@@ -208,6 +229,13 @@ def describe_files(manifest: Manifest | LargeManifest) -> DescribedFiles:
         keys={key: np.append(table[key].to_numpy(), np.uint64(0)) for key in FILE_KEYS},
         blocks=np.append(size, 0),
         edges=edges_between_files(manifest),
+        used=tuple(
+            (start // MANIFEST_BLOCK_BYTES, (start + length) // MANIFEST_BLOCK_BYTES)
+            for start, length, kind in manifest.partitions.select(
+                "start", "length", "file_system"
+            ).iter_rows()
+            if kind in _READ_WHOLE
+        ),
     )
 
 
@@ -230,6 +258,7 @@ def _table_of_files(manifest: Manifest | LargeManifest) -> pl.DataFrame:
         kind=pl.col("kind").to_physical(),
         size=(pl.col("size") + 1).log(2.0),
         depth=path.str.count_matches("/"),
+        siblings=pl.len().over(path.str.replace(r"/[^/]*$", "")).log(2.0),
         in_bin=(pl.col("kind") == "regular") & path.str.contains(r"/s?bin/"),
         packaged=package.is_not_null(),
         path_class=path_class(path),
@@ -248,7 +277,10 @@ def _table_of_files(manifest: Manifest | LargeManifest) -> pl.DataFrame:
         branch=comparable.str.extract(r"^(/?[^/]*/[^/]*/[^/]*)").fill_null(""),
         package=package.str.replace_all(OVERLOOKED[1], "#"),
     )
-    return named.with_columns(_hashes(named[key]) for key in FILE_KEYS)
+    hashed = named.with_columns(_hashes(named[key]) for key in FILE_KEYS if key in named.columns)
+    # a library that nothing starts on other machines tells little of one that a service here loads
+    is_reached = (hashed["reached"] > 0).to_numpy().astype(np.int64)
+    return hashed.with_columns(reached_file=pl.Series(_paired(hashed["file"].to_numpy(), is_reached)))
 
 
 def _hashes(names: pl.Series) -> pl.Series:

@@ -43,11 +43,11 @@ def _of_keys(*keys: str) -> tuple[str, ...]:
 # what a file and a block are judged by, in words; a model's answers to earlier questions follow from it
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "the same content elsewhere": _of_keys("content"),
-    "the same place in the same file": _of_keys("place", "name_place", "part"),
-    "the file as a whole": _of_keys("file", "name"),
+    "the same place in the same file": _of_keys("place", "read_place", "name_place", "part"),
+    "the file as a whole": _of_keys("file", "reached_file", "name"),
     "its neighbours": tuple(name for name in FEATURES if "rate_within_" in name),
     "its directory and package": _of_keys("directory", "branch", "package"),
-    "what the file is": ("kind", "size", "depth", "in_bin", "packaged", "path_class", "newest"),
+    "what the file is": ("kind", "size", "depth", "siblings", "in_bin", "packaged", "path_class", "newest"),
     "what uses the file": (
         *("reached", "steps", "of_service", "package_units", "package_programs", "package_share"),
         *("used_by_chain", "used_by", "used_by_sum", "users", "uses", "file_used"),

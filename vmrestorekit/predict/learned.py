@@ -47,6 +47,7 @@ __all__ = ["LearnedPredictor"]
 
 Floats = npt.NDArray[np.float32]
 
+HARDLY = 0.001
 TREES: Mapping[str, Any] = {"min_samples_leaf": 40, "l2_regularization": 1.0}
 
 
@@ -211,13 +212,17 @@ class LearnedPredictor(BlockPredictor):
         return scores
 
     def _score_pieces(self, manifest: LargeManifest, disk: int) -> Iterator[pl.DataFrame]:
-        asked = AskedDisk.of(manifest, disk, self.pasts_, self.file_reads_)
+        asked = self._asked(manifest, disk)
         for described, x, first, height in self._described(manifest, asked):
             of_files = asked.of_files[described.file, 0]
-            told = Told(self.classifier_.chances(x), self.time_regressor_.values(x), of_files)
-            read, when, clock = told.probability, told.when, self.clock_
+            read, clock = self.classifier_.chances(x), self.clock_
+            # when is asked only of what may be read; of what may not, it would cost as much as whether
+            timed = (read >= HARDLY) | (asked.relative is not None)
+            when = np.ones_like(read)
+            when[timed] = self.time_regressor_.values(x[timed])
             if asked.relative is not None:
                 past, alike = asked.relative
+                told = Told(read, when, of_files)
                 read, when = self.past_reads_.predict(described, past.disks[disk], past.boots, alike, told)
                 clock = past.clock
             nanoseconds = np.interp(when, np.linspace(0, 1, CLOCK_POINTS), clock)
@@ -248,7 +253,8 @@ class LearnedPredictor(BlockPredictor):
             Before `fit`.
         """
         check_is_fitted(self)
-        asked = AskedDisk.of(LargeManifest.of(manifest), disk, self.pasts_, self.file_reads_)
+        # files that no boot reads may well be read then
+        asked = self._asked(LargeManifest.of(manifest), disk, everything=True)
         ((described, x, _, height),) = self._described(LargeManifest.of(manifest), asked)
         trees, clock = self.after_classifier_, self.clock_
         read = np.zeros(described.block.size, np.float32) if trees is None else trees.chances(x)
@@ -259,6 +265,10 @@ class LearnedPredictor(BlockPredictor):
             clock = asked.relative[0].clock
         gone_by = np.clip(self.time_regressor_.values(x) - 1, 0, 1)
         return _spread(height, described.block, read, clock[-1] + gone_by * MINUTE_NS)
+
+    def _asked(self, manifest: LargeManifest, disk: int, everything: bool = False) -> AskedDisk:
+        met = self.evidence_.tables["content"].known
+        return AskedDisk.of(manifest, disk, self.pasts_, self.file_reads_, met, everything)
 
     def _described(
         self, manifest: LargeManifest, asked: AskedDisk

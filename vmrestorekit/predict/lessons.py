@@ -78,7 +78,7 @@ def _hidden(vm: str, fold: int) -> str:
 
 def _branch_folds(observation: Observation, rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.int64]:
     keys = observation.described.keys
-    branch, content = keys["branch"][rows], keys["content"][rows]
+    branch, content = keys["branch"][rows], observation.described.content[rows]
     return (np.where(branch > 0, branch, content) % np.uint64(FOLDS)).astype(np.int64)
 
 
@@ -121,6 +121,14 @@ def reads_of_files(observation: Observation) -> tuple[npt.NDArray[np.float32], n
     return rate, when
 
 
+def _is_of_read_file(observation: Observation) -> npt.NDArray[np.bool_]:
+    """Tell of each block whether anything of its file is read."""
+    starts = observation.described.starts
+    if not observation.rate.size:
+        return np.zeros(0, bool)
+    return np.repeat(np.maximum.reduceat(observation.rate, starts[:-1]) > 0, np.diff(starts))
+
+
 def _parts(
     observation: Observation,
     rows: npt.NDArray[np.int64] | slice,
@@ -129,6 +137,7 @@ def _parts(
     observations: Sequence[Observation],
 ) -> Iterator[Part]:
     keys = {kind: values[rows] for kind, values in observation.described.keys.items()}
+    keys["read_place"] = np.where(_is_of_read_file(observation)[rows], keys["read_place"], np.uint64(0))
     if not one_lineage(observations):
         yield Part(observation.vm, keys, rate, when, observation.boots)
         return

@@ -84,9 +84,7 @@ class PastOfDisk:
 
     def unchanged(self, described: DescribedDisk) -> npt.NDArray[np.bool_]:
         """Tell which blocks of a disk are what they were."""
-        same: npt.NDArray[np.bool_] = (
-            np.append(self.content, 0)[self.at(described)] == described.keys["content"]
-        )
+        same: npt.NDArray[np.bool_] = np.append(self.content, 0)[self.at(described)] == described.content
         return same
 
     def read_before(self, described: DescribedDisk) -> npt.NDArray[np.bool_]:
@@ -146,7 +144,7 @@ def _past_of_disk(described: DescribedDisk, seen: Floats, seen_after: Floats) ->
     order = np.argsort(described.block)
     return PastOfDisk(
         described.block[order],
-        described.keys["content"][order],
+        described.content[order],
         rate[order],
         (~np.isnan(seen[-1])).astype(np.float32)[order],
         when[order],
