@@ -150,6 +150,21 @@ class TestDescribedDisk:
         assert free.content.tolist() == [5, 8, 9, 6, 7]
         unknown = describe_disk(manifest_of(content, files, "zfs_member"))
         assert unknown.keys["content"].tolist() == [5, 8, 9, 6, 7]
+        unreadable = describe_disk(manifest_of(content, [], "btrfs"))
+        assert unreadable.keys["content"].tolist() == content
+
+    def test_the_newest_of_files_that_differ_in_a_version(self):
+        paths = [
+            "/boot/vmlinuz-6.1.0-9-amd64",
+            "/boot/vmlinuz-6.1.0-10-amd64",
+            "/etc/fstab",
+            f"/a{'9' * 5000}",
+        ]
+        found = describe_disk(manifest_of(range(1, 5), [(path, at, 1) for at, path in enumerate(paths)]))
+        newest = dict(zip(found.file, found.features[:, FILE_FEATURES.index("newest")], strict=True))
+        assert (newest[0], newest[1]) == (0, 1)
+        assert np.isnan(newest[2])
+        assert np.isnan(newest[3])
 
     def test_stored_blocks_come_file_by_file_in_the_order_of_the_file(self):
         found = describe_disk(self.DISK)

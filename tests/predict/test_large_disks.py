@@ -13,8 +13,10 @@ import vmrestorekit as vr
 from vmrestorekit.predict import asked_disk
 from vmrestorekit.predict.by_name import make_predictor
 from vmrestorekit.predict.observed import PredictError
+from vmrestorekit.predict.online import BootSoFar
 from vmrestorekit.traces.large_manifest import LargeManifest
-from vmrestorekit.traces.manifest import BLOCKS_SCHEMA, ManifestError
+from vmrestorekit.traces.manifest import BLOCKS_SCHEMA, Manifest, ManifestError
+from vmrestorekit.traces.schema import write_parquet_atomically
 
 OTHERS = [boot for number in range(4) for boot in small_machine(f"vm{number}", number)]
 MACHINE = small_machine("new", 9)[0]
@@ -84,6 +86,31 @@ class TestLargeManifest:
         with pytest.raises(ManifestError, match="pieces of a multiple of 1024 blocks, got 1000 from block 0"):
             list(in_pieces(DISK, 1000).pieces())
 
+    @pytest.mark.parametrize("blocks", [0, -1024, 1000])
+    def test_pieces_of_no_size(self, tmp_path, blocks):
+        DISK.save(tmp_path / "disk.parquet")
+        with pytest.raises(ManifestError, match=f"piece_blocks: expected a multiple of 1024, got {blocks}"):
+            LargeManifest.scan(tmp_path / "disk.parquet", piece_blocks=blocks)
+
+    @pytest.mark.parametrize("text", ["[]", "null", "5", "{}", '{"disk_bytes": "x", "files": {"path": []}}'])
+    @pytest.mark.parametrize("read", [LargeManifest.scan, Manifest.load])
+    def test_metadata_that_says_something_else(self, tmp_path, text, read):
+        write_parquet_atomically(DISK.blocks, tmp_path / "disk.parquet", {"vmrestorekit.manifest": text})
+        with pytest.raises(ManifestError, match=r"disk\.parquet"):
+            read(tmp_path / "disk.parquet")
+
+    def test_a_name_with_brackets_is_a_name(self, tmp_path):
+        DISK.save(tmp_path / "disk[1].parquet")
+        assert LargeManifest.scan(tmp_path / "disk[1].parquet").whole().equals(DISK)
+        assert Manifest.load(tmp_path / "disk[1].parquet").equals(DISK)
+
+    def test_a_file_that_goes_away_meanwhile(self, tmp_path):
+        DISK.save(tmp_path / "disk.parquet")
+        found = LargeManifest.scan(tmp_path / "disk.parquet")
+        (tmp_path / "disk.parquet").unlink()
+        with pytest.raises(FileNotFoundError, match="expected a saved manifest"):
+            list(found.pieces())
+
     def test_no_manifest(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="expected a saved manifest"):
             LargeManifest.scan(tmp_path / "none.parquet")
@@ -114,16 +141,28 @@ class TestPlansInPieces:
             vr.make_plan(predictor, in_pieces(DISK))
 
 
+def looked_at_alike(model, manifest, monkeypatch):
+    """Compare scores with those that leave nothing out, where they say more than next to nothing."""
+    asked = model.score_blocks(manifest)
+    monkeypatch.setattr(asked_disk, "UNLIKELY", 0.0)
+    everything = model.score_blocks(dataclasses.replace(manifest))
+    more = asked["probability"] > asked_disk.PART_OF_A_FILE * 0.003
+    assert more.sum()
+    assert asked.filter(more).equals(everything.filter(more))
+    assert asked.filter(~more)["probability"].max() < 0.005
+
+
 class TestWhatIsNotLookedAt:
-    def test_files_that_are_hardly_read_leave_the_others_as_they_are(self, model, monkeypatch):
-        asked = vr.LearnedPredictor.score_blocks(model, DISK)
-        monkeypatch.setattr(asked_disk, "UNLIKELY", 0.0)
-        everything = model.score_blocks(dataclasses.replace(DISK))
-        looked_at = asked["first_read_ns"].is_not_null()
-        assert asked.filter(looked_at).equals(everything.filter(looked_at))
+    @pytest.mark.parametrize("known", [False, True])
+    def test_files_that_are_hardly_read_leave_the_others_as_they_are(self, model, monkeypatch, known):
+        looked_at_alike(model, long_disk(OTHERS[0].manifests[0]) if known else DISK, monkeypatch)
+
+    def test_of_what_is_never_looked_at_next_to_nothing_is_expected(self, model, monkeypatch):
         monkeypatch.setattr(asked_disk, "UNLIKELY", 1.0)
         nothing = model.score_blocks(dataclasses.replace(DISK))
-        assert nothing["probability"].sum() == 0
+        assert nothing["probability"].max() <= asked_disk.PART_OF_A_FILE
+        of_none = DISK.blocks["file"].is_null() | (DISK.blocks["content"] == 0)
+        assert nothing.filter(of_none)["probability"].sum() == 0
 
     def test_what_the_machine_itself_has_read_is_looked_at_whatever_others_say(self, model, monkeypatch):
         monkeypatch.setattr(asked_disk, "UNLIKELY", 1.0)
@@ -131,6 +170,35 @@ class TestWhatIsNotLookedAt:
         scores = model.score_blocks(dataclasses.replace(boot.manifests[0]))
         read = np.unique(boot.trace.frame["offset"].to_numpy() // BLOCK)
         assert (scores["probability"].to_numpy()[read] > 0.5).all()
+
+    def test_wherever_it_lies_by_now(self, model, monkeypatch):
+        """A file that the machine reads was written anew, behind all others."""
+        manifest = OTHERS[0].manifests[0]
+        read = OTHERS[0].trace.frame["offset"].to_numpy() // BLOCK
+        file = manifest.blocks["file"][int(read[5])]
+        rows = np.flatnonzero(manifest.blocks["file"].fill_null(-1).to_numpy() == file)
+        blocks = manifest.blocks.to_dict(as_series=False)
+        for at, row in enumerate(rows):
+            to = manifest.blocks.height - 20 + at
+            for name, nothing in (("content", 0), ("file", None), ("file_block", None)):
+                blocks[name][to], blocks[name][row] = blocks[name][row], nothing
+        moved = dataclasses.replace(manifest, blocks=pl.DataFrame(blocks, schema=BLOCKS_SCHEMA))
+        monkeypatch.setattr(asked_disk, "UNLIKELY", 1.0)
+        scores = model.score_blocks(moved)["probability"].to_numpy()
+        assert (scores[-20 : -20 + rows.size] > asked_disk.PART_OF_A_FILE).all()
+
+    def test_a_boot_that_reads_it_after_all_expects_more_of_it(self, model, monkeypatch):
+        monkeypatch.setattr(asked_disk, "UNLIKELY", 0.9)
+        name = "/srv/archive"
+        file = DISK.files["path"].index_of(name)
+        rows = np.flatnonzero(DISK.blocks["file"].fill_null(-1).to_numpy() == file)
+        scores = model.score_blocks(dataclasses.replace(DISK))
+        before = scores["probability"].to_numpy()[rows]
+        assert 0 < before.max() < 0.02
+        boot = BootSoFar([DISK], [scores])
+        boot.see([10**8, 2 * 10**8], [0, 0], [int(rows[0]) * BLOCK, int(rows[1]) * BLOCK], [BLOCK, BLOCK])
+        after = boot.scores()[0]["probability"].to_numpy()[rows[2:6]]
+        assert (after > 5 * before.max()).all()
 
 
 def late_machine(vm, seed):
@@ -156,7 +224,32 @@ def late_model():
     return vr.LearnedPredictor().fit([boot for n in range(5) for boot in late_machine(f"vm{n}", n)])
 
 
+def without_the_minute(boot):
+    """The same recording, ended with the boot."""
+    done = boot.trace.metadata.marks["boot_done_ns"]
+    frame = boot.trace.frame.filter(pl.col("issued_ns") <= done)
+    requests = list(frame.select("issued_ns", "op", "disk", "offset", "length").iter_rows())
+    return boot_of(boot.manifests[0], requests, vm=boot.vm, boot=boot.boot, boot_done_ns=done)
+
+
 class TestMinuteAfter:
+    def test_a_recording_that_ends_with_the_boot_says_nothing_of_it(self, late_model):
+        boots = [boot for n in range(5) for boot in late_machine(f"vm{n}", n)]
+        short = [without_the_minute(boot) for boot in late_machine("short", 7)]
+        model = vr.LearnedPredictor().fit([*boots, *short])
+        chance = model.score_minute_after(short[0].manifests[0])["probability"].to_numpy()
+        read = self.read_after(late_machine("short", 7)[0])
+        assert chance[read].mean() > 0.7
+        assert chance[~read].mean() < 0.1
+
+    def test_it_goes_on_with_later_boots(self):
+        first, second = late_machine("vm1", 1)
+        others = [boot for n in (0, 2, 3) for boot in late_machine(f"vm{n}", n)]
+        model = vr.LearnedPredictor(max_iter=20).fit([*others, without_the_minute(first)])
+        model.partial_fit(second)
+        chance = model.score_minute_after(second.manifests[0])["probability"].to_numpy()
+        assert np.array_equal(chance == 1, self.read_after(second))
+
     @staticmethod
     def read_after(boot):
         done = boot.trace.metadata.marks["boot_done_ns"]

@@ -97,6 +97,8 @@ class TestPartialFit:
             assert_same_evidence(other, found[0])
         at_once = fitted(ALPHA[:2], BETA).partial_fit([*ALPHA[2:], *DELTA])
         for which, table in evidence_of(at_once).items():
+            if which[-1] == "read_place":
+                continue  # boots that are learned together read a file if one of them does
             other = evidence_of(found[0])[which]
             np.testing.assert_allclose(table.totals[:, :2], other.totals[:, :2], rtol=0, atol=1e-5)
 

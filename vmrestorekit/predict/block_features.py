@@ -36,8 +36,8 @@ class BlockEvidence:
         self.found = found
         identity = _first_known([found[key][:, 1] for key in ("content", "place", "name_place", "part")])
         place = _first_known([found[key][:, 1] for key in ("place", "name_place", "part")])
-        self.windows = [_mean_within(described, identity, width) for width in WINDOWS]
-        self.windows.append(_mean_within(described, place, 8))
+        self.windows = [described.mean_within(identity, width) for width in WINDOWS]
+        self.windows.append(described.mean_within(place, 8))
 
 
 def _first_known(rates: list[Floats]) -> Floats:
@@ -45,20 +45,6 @@ def _first_known(rates: list[Floats]) -> Floats:
     for rate in rates[1:]:
         known = np.where(np.isnan(known), rate, known)
     return known
-
-
-def _mean_within(described: DescribedDisk, rate: Floats, width: int) -> Floats:
-    """Return the mean of what is known within so many rows, in the same file."""
-    known = ~np.isnan(rate)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(known, rate, 0), dtype=np.float64)])
-    counts = np.concatenate([[0], np.cumsum(known)])
-    lengths = np.diff(described.starts)
-    begin, end = (np.repeat(edge, lengths) for edge in (described.starts[:-1], described.starts[1:]))
-    here = np.arange(rate.size)
-    first, last = np.maximum(here - width, begin), np.minimum(here + width + 1, end)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = ((sums[last] - sums[first]) / (counts[last] - counts[first])).astype(np.float32)
-    return mean
 
 
 def block_features(

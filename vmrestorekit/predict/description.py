@@ -30,6 +30,7 @@ __all__ = [
     "describe_blocks",
     "describe_disk",
     "describe_files",
+    "used_partitions",
 ]
 
 # what a file has in common with files of other machines
@@ -61,7 +62,7 @@ BLOCK_FEATURES = (
     "relative_address",
 )
 PARTS = 16
-# file systems whose files and own structures are all known: what belongs to none of them is free
+# file systems whose files and own structures are known: what belongs to none of them is free
 _READ_WHOLE = ("ext2", "ext3", "ext4", "btrfs", "xfs")
 
 Keys = npt.NDArray[np.uint64]
@@ -107,6 +108,22 @@ class DescribedDisk:
         first = self.starts[:-1]
         return first[self.file[first] >= 0]
 
+    def mean_within(self, values: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+        """Return the mean of what is known within so many rows in the same file; NaN for blocks of no file.
+
+        Rows of the same file are the same whether all of a disk is described or some of its files.
+        """
+        known = ~np.isnan(values)
+        sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0), dtype=np.float64)])
+        counts = np.concatenate([[0], np.cumsum(known)])
+        lengths = np.diff(self.starts)
+        begin, end = (np.repeat(edge, lengths) for edge in (self.starts[:-1], self.starts[1:]))
+        here = np.arange(values.size)
+        first, last = np.maximum(here - width, begin), np.minimum(here + width + 1, end)
+        with np.errstate(invalid="ignore"):
+            mean = (sums[last] - sums[first]) / (counts[last] - counts[first])
+        return np.where(self.file >= 0, mean, np.nan).astype(np.float32)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DescribedFiles:
@@ -123,7 +140,7 @@ class DescribedFiles:
     edges : ndarray of int32, shape (e, 2)
         What uses what; see `vmrestorekit.predict.reached`.
     used : tuple of (int, int)
-        First block and end of each partition whose files are known.
+        First block and end of each partition with a file system of which all files are known.
     """
 
     features: npt.NDArray[np.float32]
@@ -162,7 +179,31 @@ class DescribedFiles:
 
 def describe_disk(manifest: Manifest) -> DescribedDisk:
     """Say of each block that is not all zeros what the manifest shows."""
-    return describe_blocks(describe_files(manifest), manifest.blocks, 0, manifest.blocks.height)
+    files = describe_files(manifest)
+    owner = manifest.blocks["file"].fill_null(-1).to_numpy()
+    files = dataclasses.replace(files, used=used_partitions(files.used, owner, 0))
+    return describe_blocks(files, manifest.blocks, 0, manifest.blocks.height)
+
+
+def used_partitions(
+    partitions: tuple[tuple[int, int], ...], owner: npt.NDArray[np.int32], first: int
+) -> tuple[tuple[int, int], ...]:
+    """Return those partitions of which a file is seen: one that cannot be read has a name, too.
+
+    Parameters
+    ----------
+    partitions : tuple of (int, int)
+        First block and end of each.
+    owner : ndarray of int32
+        File of consecutive blocks, -1 for none.
+    first : int
+        Number of the first of these.
+    """
+    return tuple(
+        (begin, end)
+        for begin, end in partitions
+        if (owner[max(begin - first, 0) : max(end - first, 0)] >= 0).any()
+    )
 
 
 def describe_blocks(
@@ -295,8 +336,10 @@ def _of_package(value: pl.Expr, package: pl.Expr) -> pl.Expr:
 
 def _newest(paths: pl.Series, comparable: pl.Series) -> pl.Series:
     """Tell which paths have the highest version of those alike without it; null: it is the only one."""
-    versions = [tuple(int(number) for number in re.findall(r"[0-9]+", path)) for path in paths]
-    best: dict[str, tuple[int, ...]] = {}
+    versions = [
+        tuple((len(number), number) for number in re.findall(r"(?:0*)([0-9]+)", path)) for path in paths
+    ]
+    best: dict[str, tuple[tuple[int, str], ...]] = {}
     count: dict[str, int] = {}
     for name, version in zip(comparable, versions, strict=True):
         best[name] = max(best.get(name, ()), version)

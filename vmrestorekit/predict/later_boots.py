@@ -66,7 +66,7 @@ def _continued_disk(
     # in how many boots each block was read, before and since
     before, since = np.append(past.rate, 0)[at] * boots, later.rate[now] * later_boots
     rate = ((before + since) / (boots + later_boots)).astype(np.float32)
-    after = np.append(past.after, 0)[at] * boots + later.after[now] * later_boots
+    after = _mean_of_known(np.append(past.after, 0)[at], boots, later.after[now], later_boots)
     times = np.nan_to_num(np.append(past.when, 0)[at]) * before + np.nan_to_num(later.when[now]) * since
     with np.errstate(invalid="ignore"):
         when = (times / (before + since)).astype(np.float32)
@@ -77,6 +77,15 @@ def _continued_disk(
         rate[order],
         later.last,
         when[order],
-        (after / (boots + later_boots)).astype(np.float32)[order],
+        after[order],
         {key: EvidenceTable.of([("past", described.keys[key], rate, when)]) for key in PAST_KEYS},
     )
+
+
+def _mean_of_known(before: Floats, boots: int, since: Floats, later_boots: int) -> Floats:
+    """Return the mean of two shares by their boots; what is not known (NaN) does not count."""
+    weights = np.array([np.where(np.isnan(before), 0, boots), np.where(np.isnan(since), 0, later_boots)])
+    with np.errstate(invalid="ignore"):
+        mean = (np.nan_to_num([before, since]) * weights).sum(axis=0) / weights.sum(axis=0)
+    known: Floats = mean.astype(np.float32)
+    return known

@@ -123,8 +123,10 @@ class LearnedPredictor(BlockPredictor):
         """Learn from boots that have finished since; cheap, for no trees are grown.
 
         What machines read, each one's own past and the clock are taken further: of a new machine as if `fit`
-        had known it, of a known one as the mean over all its boots, by what its disks are now. How far all
-        this is to be trusted stays as it was learned. Boots that were learned from already count once more.
+        had known it, of a known one as the mean over all its boots, by what its disks are now. (Boots that
+        read nothing of a file are heard of its blocks only if they come with one that does: ``read_place``.)
+        How far all this is to be trusted stays as it was learned. Boots that were learned from already count
+        once more.
 
         Parameters
         ----------
@@ -213,7 +215,7 @@ class LearnedPredictor(BlockPredictor):
 
     def _score_pieces(self, manifest: LargeManifest, disk: int) -> Iterator[pl.DataFrame]:
         asked = self._asked(manifest, disk)
-        for described, x, first, height in self._described(manifest, asked):
+        for described, x, first, blocks in self._described(manifest, asked):
             of_files = asked.of_files[described.file, 0]
             read, clock = self.classifier_.chances(x), self.clock_
             # when is asked only of what may be read; of what may not, it would cost as much as whether
@@ -226,7 +228,10 @@ class LearnedPredictor(BlockPredictor):
                 read, when = self.past_reads_.predict(described, past.disks[disk], past.boots, alike, told)
                 clock = past.clock
             nanoseconds = np.interp(when, np.linspace(0, 1, CLOCK_POINTS), clock)
-            yield _spread(height, described.block - first, read, nanoseconds)
+            probability, first_read_ns = asked.hardly(blocks), np.full(blocks.height, clock[-1])
+            probability[described.block - first] = read
+            first_read_ns[described.block - first] = nanoseconds
+            yield _scores(probability, first_read_ns)
 
     def score_minute_after(self, manifest: Manifest, disk: int = 0) -> pl.DataFrame:
         """Say of each 4 KiB block how probable it is to be first read in the minute after the boot.
@@ -255,16 +260,19 @@ class LearnedPredictor(BlockPredictor):
         check_is_fitted(self)
         # files that no boot reads may well be read then
         asked = self._asked(LargeManifest.of(manifest), disk, everything=True)
-        ((described, x, _, height),) = self._described(LargeManifest.of(manifest), asked)
+        ((described, x, _, blocks),) = self._described(LargeManifest.of(manifest), asked)
         trees, clock = self.after_classifier_, self.clock_
         read = np.zeros(described.block.size, np.float32) if trees is None else trees.chances(x)
         if asked.relative is not None:
             past = asked.relative[0].disks[disk]
-            as_it_was = past.unchanged(described)
-            read = np.where(as_it_was, np.append(past.after, 0)[past.at(described)], read)
+            was = np.append(past.after, np.nan)[past.at(described)]
+            read = np.where(past.unchanged(described) & ~np.isnan(was), was, read)
             clock = asked.relative[0].clock
         gone_by = np.clip(self.time_regressor_.values(x) - 1, 0, 1)
-        return _spread(height, described.block, read, clock[-1] + gone_by * MINUTE_NS)
+        probability, first_read_ns = np.zeros(blocks.height), np.full(blocks.height, np.nan)
+        probability[described.block] = read
+        first_read_ns[described.block] = clock[-1] + gone_by * MINUTE_NS
+        return _scores(probability, first_read_ns)
 
     def _asked(self, manifest: LargeManifest, disk: int, everything: bool = False) -> AskedDisk:
         met = self.evidence_.tables["content"].known
@@ -272,14 +280,14 @@ class LearnedPredictor(BlockPredictor):
 
     def _described(
         self, manifest: LargeManifest, asked: AskedDisk
-    ) -> Iterator[tuple[DescribedDisk, Floats, int, int]]:
-        """Yield of each piece what is described, `FEATURES`, its first block and its size."""
+    ) -> Iterator[tuple[DescribedDisk, Floats, int, pl.DataFrame]]:
+        """Yield of each piece what is described, `FEATURES`, its first block and all its blocks."""
         known = self.evidence_.without(asked.without)
         for first, blocks in manifest.pieces():
             described = asked.described(first, blocks)
             evidence = BlockEvidence(described, self.evidence_.found(described.keys, known))
             x = block_features(described, evidence, asked.of_files[described.file], slice(None))
-            yield described, x, first, blocks.height
+            yield described, x, first, blocks
 
     def _told_of(
         self,
@@ -306,13 +314,10 @@ class LearnedPredictor(BlockPredictor):
         return block_features(described, BlockEvidence(described, found), of_files, rows), of_files
 
 
-def _spread(
-    height: int, row: npt.NDArray[np.int64], read: Floats, when_ns: npt.NDArray[np.float64]
-) -> pl.DataFrame:
-    """Return `SCORES_SCHEMA`, with probability 0 where nothing is said."""
-    probability, first_read_ns = np.zeros(height), np.full(height, np.nan)
-    probability[row], first_read_ns[row] = read, when_ns
-    scores = pl.DataFrame({"probability": probability, "first_read_ns": first_read_ns}, schema=SCORES_SCHEMA)
+def _scores(probability: npt.NDArray[np.float64], first_read_ns: npt.NDArray[np.float64]) -> pl.DataFrame:
+    """Return `SCORES_SCHEMA`; what cannot be read has no time."""
+    times = np.where(probability > 0, first_read_ns, np.nan)
+    scores = pl.DataFrame({"probability": probability, "first_read_ns": times}, schema=SCORES_SCHEMA)
     return scores.with_columns(pl.col("first_read_ns").fill_nan(None))
 
 

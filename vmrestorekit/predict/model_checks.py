@@ -75,7 +75,8 @@ def _check_past_of_disk(past: Any, where: str) -> None:
     each = (past.content, past.rate, past.last, past.when, past.after)
     expect(all(values.size == past.block.size for values in each), where, "a value for each block")
     expect(_ascending(past.block) and (past.block >= 0).all(), where, "ascending numbers of blocks")
-    shares = all(map(_share, (past.rate, past.last, past.after))) and _share(past.when, or_nan=True)
+    shares = all(map(_share, (past.rate, past.last)))
+    shares &= all(_share(values, or_nan=True) for values in (past.when, past.after))
     expect(shares, where, "rates and times from 0 to 1")
     expect(past.tables.keys() == set(PAST_KEYS), where, f"tables of {', '.join(PAST_KEYS)}")
 

@@ -23,9 +23,11 @@ __all__ = [
     "Observation",
     "Reads",
     "boots_by_machine",
+    "goes_on_after",
     "observe",
     "reads_after",
     "reads_of",
+    "seen_of_disk",
     "share_and_mean",
     "usual_boots",
     "usual_clock",
@@ -55,7 +57,8 @@ class Observation:
         What none read but in the minute after it: 1, and the part of the minute that had gone by, up to 2.
         NaN where none did.
     after : ndarray of float32, shape (n,)
-        Share of the boots that did not read it, but the machine did in the minute after.
+        Share of the boots that did not read it, but the machine did in the minute after; NaN if no recording
+        goes on after the boot.
     boots : int
         How many these are means of.
     """
@@ -145,7 +148,7 @@ def observe(boots: Sequence[Boot]) -> list[Observation]:
     """
     usual = usual_boots(boots)
     reads = [reads_of(boot) for boot in usual]
-    later = [reads_after(boot) for boot in usual]
+    later = [reads_after(boot) for boot in usual if goes_on_after(boot)]
     last = boots[-1]
     found = []
     with states_let_go(boots):
@@ -153,8 +156,7 @@ def observe(boots: Sequence[Boot]) -> list[Observation]:
             described = describe_disk(manifest)
             blocks = manifest.blocks.height
             (rate, when), (after, when_after) = (
-                share_and_mean(np.array([each.of_disk(disk, blocks)[described.block] for each in those]))
-                for those in (reads, later)
+                share_and_mean(seen_of_disk(those, disk, blocks, described)) for those in (reads, later)
             )
             found.append(
                 Observation(
@@ -168,12 +170,28 @@ def observe(boots: Sequence[Boot]) -> list[Observation]:
     return found
 
 
+def goes_on_after(boot: Boot) -> bool:
+    """Tell whether a recording goes on when the boot is done."""
+    end = boot.trace.frame["issued_ns"].to_numpy()
+    return bool((end > boot.trace.metadata.marks["boot_done_ns"]).any())
+
+
+def seen_of_disk(reads: Sequence[Reads], disk: int, blocks: int, described: DescribedDisk) -> Floats:
+    """Return of each boot, a row, `Reads.of_disk` of the blocks that are described."""
+    seen = [each.of_disk(disk, blocks)[described.block] for each in reads]
+    return np.array(seen, np.float32).reshape(len(reads), described.block.size)
+
+
 def share_and_mean(seen: Floats) -> tuple[Floats, Floats]:
-    """Return in what share of boots each block was read, and the mean of its places; NaN: in none."""
+    """Return in what share of boots each block was read, and the mean of its places.
+
+    NaN is the share if there are no boots, and the mean of what none has read.
+    """
     read = ~np.isnan(seen)
     with np.errstate(invalid="ignore"):
+        share = read.sum(axis=0) / np.float64(seen.shape[0])
         mean = np.where(read, seen, 0).sum(axis=0) / read.sum(axis=0)
-    return read.mean(axis=0, dtype=np.float32), mean.astype(np.float32)
+    return share.astype(np.float32), mean.astype(np.float32)
 
 
 def usual_clock(reads: Sequence[Reads]) -> npt.NDArray[np.float64]:

@@ -22,7 +22,7 @@ AnyManifest = Manifest | LargeManifest
 
 # how much more than the expected number of blocks is staged when no budget is given
 GENEROSITY = 1.25
-LEAST_CHANCE = 0.005
+LEAST_CHANCE, NOT_A_CHANCE = 0.005, 0.001
 # share of the read cache that may be staged; the rest is for what was missed, and for a relocation
 ROOM, ROOM_OF_A_MOUNT = 0.6, 0.85
 
@@ -90,6 +90,10 @@ def make_plan(
         for scores, blocks in _scored(predictor, manifest, disk)
     )
     if budget_bytes is None:
+        if predictor.calibrated:
+            # on a large disk these are nearly all blocks, and none of them would be staged
+            hardly = pl.col("probability") < NOT_A_CHANCE
+            scores = scores.with_columns(probability=pl.when(hardly).then(0.0).otherwise("probability"))
         share = ROOM_OF_A_MOUNT if mode == "live_mount" else ROOM
         room = int(share * empty_plan.cache_bytes) // block_bytes
         most = _usual_most(scores["probability"].filter(scores["stored"]), room, device)

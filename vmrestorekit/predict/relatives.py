@@ -17,7 +17,14 @@ import numpy.typing as npt
 from vmrestorekit.predict.description import FILE_FEATURES, DescribedDisk, describe_disk
 from vmrestorekit.predict.evidence import EvidenceTable
 from vmrestorekit.predict.mapped import states_let_go
-from vmrestorekit.predict.observations import reads_after, reads_of, share_and_mean, usual_clock
+from vmrestorekit.predict.observations import (
+    goes_on_after,
+    reads_after,
+    reads_of,
+    seen_of_disk,
+    share_and_mean,
+    usual_clock,
+)
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ class PastOfDisk:
     rate, last, when : ndarray of float32, shape (n,)
         Share of the boots that read it, whether the last one did, and place in the order of first reads.
     after : ndarray of float32, shape (n,)
-        Share of the boots that did not read it, but the machine did in the minute after.
+        Share of the boots that did not read it, but the machine did in the minute after; NaN: not recorded.
     tables : mapping of str to EvidenceTable
         The same under `PAST_KEYS`, of one source.
     """
@@ -84,7 +91,9 @@ class PastOfDisk:
 
     def unchanged(self, described: DescribedDisk) -> npt.NDArray[np.bool_]:
         """Tell which blocks of a disk are what they were."""
-        same: npt.NDArray[np.bool_] = np.append(self.content, 0)[self.at(described)] == described.content
+        same: npt.NDArray[np.bool_] = (
+            np.append(self.content, np.uint64(0))[self.at(described)] == described.content
+        )
         return same
 
     def read_before(self, described: DescribedDisk) -> npt.NDArray[np.bool_]:
@@ -126,13 +135,12 @@ def past_of(boots: Sequence[Boot], described: Sequence[DescribedDisk] | None = N
     if described is None:
         with states_let_go(boots):
             described = [describe_disk(manifest) for manifest in last.manifests]
-    reads, later = [reads_of(boot) for boot in boots], [reads_after(boot) for boot in boots]
+    reads = [reads_of(boot) for boot in boots]
+    later = [reads_after(boot) for boot in boots if goes_on_after(boot)]
     disks = []
     for number, (disk, size) in enumerate(zip(described, last.disk_bytes, strict=True)):
         blocks = -(-size // MANIFEST_BLOCK_BYTES)
-        seen, seen_after = (
-            np.array([each.of_disk(number, blocks)[disk.block] for each in those]) for those in (reads, later)
-        )
+        seen, seen_after = (seen_of_disk(those, number, blocks, disk) for those in (reads, later))
         disks.append(_past_of_disk(disk, seen, seen_after))
     return Past(last.vm, last.lineage, len(boots), tuple(disks), usual_clock(reads))
 
@@ -225,7 +233,7 @@ def past_features(
         np.append(column, unknown)[at]
         for column, unknown in ((past.rate, 0), (past.last, 0), (past.when, np.nan))
     )
-    around = [_around(described, rate, width)[rows] for width in (2, 8)]
+    around = [described.mean_within(rate, width)[rows] for width in (2, 8)]
     here = at[rows]
     columns = [*told, np.full(here.size, min(boots, MANY)), np.full(here.size, alike)]
     columns += [past.unchanged(described)[rows], rate[rows], last[rows], when[rows]]
@@ -235,12 +243,3 @@ def past_features(
         columns += [found[:, 1], found[:, 2]]
     path_class = described.features[rows, FILE_FEATURES.index("path_class")]
     return np.column_stack([*columns, *around, path_class]).astype(np.float32)
-
-
-def _around(described: DescribedDisk, rate: Floats, width: int) -> Floats:
-    """Return the mean rate of blocks within so many rows, of whatever file."""
-    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(rate), dtype=np.float64)])
-    here = np.arange(rate.size)
-    first, last = np.maximum(here - width, 0), np.minimum(here + width + 1, rate.size)
-    mean: Floats = ((sums[last] - sums[first]) / (last - first)).astype(np.float32)
-    return mean

@@ -18,6 +18,7 @@ from vmrestorekit.traces.manifest import (
     check_tables,
     read_tables,
 )
+from vmrestorekit.traces.schema import read_parquet_rows
 
 __all__ = ["PIECE_BLOCKS", "LargeManifest"]
 
@@ -81,13 +82,14 @@ class LargeManifest:
             If it is truncated, or no manifest.
         """
         path = Path(path)
+        if piece_blocks <= 0 or piece_blocks % 1024:
+            raise ManifestError(f"piece_blocks: expected a multiple of 1024, got {piece_blocks}")
         disk_bytes, files, partitions, references = read_tables(path)
         blocks = -(-disk_bytes // MANIFEST_BLOCK_BYTES)
 
         def read_pieces() -> Iterator[pl.DataFrame]:
-            rows = pl.scan_parquet(path)
             for first in range(0, blocks, piece_blocks):
-                yield rows.slice(first, piece_blocks).collect()
+                yield read_parquet_rows(path, "a saved manifest", ManifestError, first, piece_blocks)
 
         return cls(disk_bytes, files, partitions, read_pieces, references)
 

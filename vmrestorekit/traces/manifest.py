@@ -259,6 +259,8 @@ def read_tables(path: Path) -> tuple[int, pl.DataFrame, pl.DataFrame, pl.DataFra
     metadata = read_parquet_metadata(path, _SAVED, ManifestError)
     try:
         tables = json.loads(metadata[_METADATA_KEY])
+        if not isinstance(tables, dict) or not isinstance(tables["disk_bytes"], int):
+            raise ValueError("tables, and the size of the disk in bytes")
         identity = {name: tables.get(name, value) for name, value in _IDENTITY.items()}
         if identity != _IDENTITY:
             raise ValueError(

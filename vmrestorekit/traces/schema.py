@@ -26,6 +26,7 @@ __all__ = [
     "expect_no_row",
     "read_parquet",
     "read_parquet_metadata",
+    "read_parquet_rows",
     "read_parquet_with_metadata",
     "validate_trace",
     "write_parquet_atomically",
@@ -193,7 +194,18 @@ def read_parquet_with_metadata(
 
 def read_parquet(path: Path, what: str, error_class: type[ValueError]) -> pl.DataFrame:
     """Read a Parquet file, see `read_parquet_with_metadata`."""
-    return _read_with(pl.read_parquet, path, what, error_class)
+    return _read_with(lambda path: pl.read_parquet(path, glob=False), path, what, error_class)
+
+
+def read_parquet_rows(
+    path: Path, what: str, error_class: type[ValueError], first: int, count: int
+) -> pl.DataFrame:
+    """Read some rows of a Parquet file, see `read_parquet_with_metadata`."""
+
+    def read(path: Path) -> pl.DataFrame:
+        return pl.scan_parquet(path, glob=False).slice(first, count).collect()
+
+    return _read_with(read, path, what, error_class)
 
 
 def read_parquet_metadata(path: Path, what: str, error_class: type[ValueError]) -> dict[str, str]:
