@@ -71,7 +71,7 @@ def pieces():
                 "file_block": (at % a_file).astype(np.int32),
             },
             schema=BLOCKS_SCHEMA,
-        ).with_columns(pl.when(pl.Series(owned)).then(pl.col(name)).alias(name) for name in ("file", "file_block"))
+        ).with_columns(pl.when(pl.Series(owned)).then(pl.col("file", "file_block")))
 
 disk = LargeManifest(
     tebibyte, pl.concat([machine.files, more]), machine.partitions, pieces, machine.references
@@ -120,7 +120,7 @@ def bench_predict() -> list[Row]:
 
 
 def bench_predict_large() -> list[Row]:
-    """Seconds and memory to plan a restore of a machine with a disk of 1 TiB; memory with that of learning."""
+    """Seconds and memory to plan a restore of a machine with a disk of 1 TiB, memory that of all."""
     planned, gigabytes = measured(LARGE_DISK)
     return [
         compare("a plan for a disk of 1 TiB, s: the limit", planned, 60, "<= 1"),

@@ -36,6 +36,7 @@ _PUBLIC = {
     "simulate_storm": "vmrestorekit.restore.storm",
     "replay_cache": "vmrestorekit.restore.replay",
     "miss_ratio_curve": "vmrestorekit.restore.replay",
+    "Guess": "vmrestorekit.show.guess",
     "Stepper": "vmrestorekit.show.stepper",
 }
 
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from vmrestorekit.restore.storm import Restore as Restore
     from vmrestorekit.restore.storm import simulate_storm as simulate_storm
     from vmrestorekit.restore.timeline import Timeline as Timeline
+    from vmrestorekit.show.guess import Guess as Guess
     from vmrestorekit.show.stepper import Stepper as Stepper
     from vmrestorekit.traces.corpus import Boot as Boot
     from vmrestorekit.traces.corpus import Corpus as Corpus

@@ -11,11 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from linux_disks import image_of, merged_usr, references_of, write_tree
 
-from vmrestorekit.backup import imports
+from vmrestorekit.backup import imports, python_modules, python_source
 from vmrestorekit.backup.file_tree import FileTree
 from vmrestorekit.backup.files import DiskFiles, FoundFile
 from vmrestorekit.backup.imports import python_references
+from vmrestorekit.backup.loads import find_programs
 from vmrestorekit.backup.manifest import build_manifest
+from vmrestorekit.backup.units import Units, unit_commands
 
 PACKAGES = "/usr/lib/python3/dist-packages"
 SCRIPT = "#!/usr/bin/python3\n"
@@ -25,25 +27,27 @@ def library(version):
     return f"/usr/lib/python{version}"
 
 
-def tree_of(files, links=None, version="3.11"):
+def tree_of(files, links=None, version="3.11", hard_links=None):
     """What is seen of files in memory: each with its contents, and Python of a version."""
     files = {f"/usr/bin/python{version}": "x", "/usr/bin/env": "x", "/etc/hostname": "x"} | files
     links = {"/usr/bin/python3": f"python{version}"} | (links or {})
     found = {}
     for path, text in files.items():
         data = text.encode() if isinstance(text, str) else text
-        found[path] = FoundFile(path, len(data), "regular", [], inline=data)
+        others = [name for name, of in (hard_links or {}).items() if of == path]
+        found[path] = FoundFile(path, len(data), "regular", [], inline=data, other_paths=others)
     found |= {path: FoundFile(path, 0, "symlink", [], target=target) for path, target in links.items()}
-    for path in list(found):
+    for path in [*found, *(hard_links or {})]:
         while path := path.rpartition("/")[0]:
             found.setdefault(path, FoundFile(path, 0, "directory", []))
     return FileTree([(None, DiskFiles([], list(found.values())))])
 
 
-def loads(files, links=None, version="3.11"):
+def loads(files, links=None, version="3.11", hard_links=None):
     """What each file leads to, of a tree in memory."""
-    found = {}
-    for source, kind, target in python_references(tree_of(files, links, version)):
+    tree, found = tree_of(files, links, version, hard_links), {}
+    commands = unit_commands(Units(tree))
+    for source, kind, target in python_references(tree, find_programs(tree), commands):
         assert kind == ("starts" if source.endswith(".service") else "loads")
         found.setdefault(source, set()).add(target)
     return found
@@ -225,6 +229,19 @@ def names_of(text, names, first=SCRIPT, version="3.11"):
         ("if sys.version_info < (3, 12, 1):\n import a\nelse:\n import b", "a"),
         ("if sys.version_info < 'x':\n import a\nelif sys.other == (x,):\n import b", "a b"),
         ("if 0:\n import a\nelse:\n import b", "b"),
+        ("if not TYPE_CHECKING:\n import a\nelse:\n import b", "a"),
+        ("if not x:\n import a\nelse:\n import b", "a b"),
+        ("if sys.version_info[0] == 2:\n import a\nelse:\n import b", "b"),
+        ("if sys.version_info[1] >= 11:\n import a\nelse:\n import b", "a"),
+        ("if sys.version_info[2] == 2:\n import a\nelif sys.version_info[x] == 2:\n import b", "a b"),
+        ("if sys.version_info[0] < '3':\n import a\nelif x[0] == 3:\n import b", "a b"),
+        ("if False and x:\n import a\nelif x and False:\n import b\nelif 1 and 2:\n import c", "c"),
+        ("if x and True:\n import a\nelse:\n import b", "a b"),
+        ("if x or True:\n import a\nelse:\n import b", "a"),
+        ("if False or 0:\n import a\nelif False or x:\n import b\nelse:\n import c", "b c"),
+        ("if not (TYPE_CHECKING or os.name == 'nt'):\n import a\nelse:\n import b", "a"),
+        (f"import a\nif {'not ' * 200}x:\n import b", "a b"),
+        (f"import a\nif {'not ' * 2000}x:\n import b", ""),
         ("import a.b\n", "a"),
         ("x = '\\d'\nimport a", "a"),
         ("import a\nprint 'of Python 2'", ""),
@@ -403,11 +420,128 @@ def test_a_damaged_module_says_nothing_and_is_no_error():
     }
 
 
-def test_no_more_than_so_many_files_are_parsed(monkeypatch):
-    monkeypatch.setattr(imports, "_MOST_PARSED", 3)
-    files = {f"{PACKAGES}/m{number}.py": f"import m{number + 1}" for number in range(9)}
-    found = loads(files | {"/srv/tool": SCRIPT + "import m0\n"})
-    assert sorted(found) == ["/srv/tool", f"{PACKAGES}/m0.py", f"{PACKAGES}/m1.py"]
+# --- what is too much ---------------------------------------------------------------------------------
+
+
+CHAIN = {f"{PACKAGES}/m{number}.py": f"import m{number + 1}" for number in range(9)}
+CHAIN["/srv/tool"] = SCRIPT + "import m0\n"
+
+
+def test_no_more_than_so_many_bytes_are_parsed(monkeypatch):
+    monkeypatch.setattr(python_modules, "_MOST_BYTES", len(CHAIN["/srv/tool"]) + 2 * len("import m0") + 5)
+    assert sorted(loads(CHAIN)) == ["/srv/tool", f"{PACKAGES}/m0.py", f"{PACKAGES}/m1.py"]
+
+
+def test_the_search_ends_after_so_many_steps(monkeypatch):
+    whole = loads(CHAIN)
+    assert len(whole) == 9
+    for steps in range(0, 80, 3):
+        monkeypatch.setattr(python_modules, "_MOST_STEPS", steps)
+        found = loads(CHAIN)
+        assert set(found) <= set(whole)
+        assert sum(map(len, found.values())) <= steps
+    assert found == whole
+    # then nothing is parsed any more
+    monkeypatch.setattr(python_modules, "_MOST_STEPS", 0)
+    with monkeypatch.context() as within:
+        within.setattr(imports, "read_imports", lambda *asked: pytest.fail("parsed"))
+        assert loads(CHAIN) == {}
+    # what finds nothing takes steps, too: a million imports of what is not there take as long
+    monkeypatch.setattr(python_modules, "_MOST_STEPS", 100)
+    missing = "".join(f"import missing.m{number}\n" for number in range(50))
+    assert loads(CHAIN | {f"{PACKAGES}/m0.py": missing + "import m1\n"}) == {
+        "/srv/tool": {f"{PACKAGES}/m0.py"}
+    }
+
+
+def test_what_units_start_comes_before_other_scripts(monkeypatch):
+    unit = "[Service]\nExecStart=/usr/bin/python3 /srv/z/service.py\n"
+    files = {**CHAIN, UNIT: unit, "/srv/z/service.py": "import m8\n"}
+    monkeypatch.setattr(python_modules, "_MOST_BYTES", len("import m8\n"))
+    assert loads(files) == {UNIT: {"/srv/z/service.py"}, "/srv/z/service.py": {f"{PACKAGES}/m8.py"}}
+
+
+def test_a_file_with_several_names_is_parsed_once(monkeypatch):
+    parsed = []
+    read = imports.read_imports
+    monkeypatch.setattr(imports, "read_imports", lambda *asked: parsed.append(asked[0]) or read(*asked))
+    names = [f"{PACKAGES}/n{number}.py" for number in range(20)]
+    text = "import a\n# parsed once\n"
+    files = {
+        "/srv/tool": SCRIPT + "import " + ", ".join(f"n{number}" for number in range(20)),
+        names[0]: text,
+        f"{PACKAGES}/a.py": "",
+    }
+    found = loads(files, hard_links=dict.fromkeys(names[1:], names[0]))
+    assert found == {"/srv/tool": set(names)} | {name: {f"{PACKAGES}/a.py"} for name in names}
+    assert parsed.count(text.encode()) == 1
+
+
+def test_no_more_than_so_many_imports_of_a_file_count(monkeypatch):
+    monkeypatch.setattr(python_source, "_MOST_IMPORTS", 6)
+
+    def told(text):
+        found = python_source.read_imports(text.encode(), (3, 11), True)
+        return [" ".join((each.name, *each.names)) for each in found]
+
+    table = "x = ['d.v', 'd.w', 'd.x', 'd.y', 'd.z']\n"
+    assert told(f"{table}import a, b\n") == ["a", "b", "d.v", "d.w", "d.x", "d.y"]  # quoted ones are last
+    many = "from b import m1, m2, m3, m4, m5, m6\n"
+    assert told(f"{table}import a\n{many}import c\n") == ["a", "b m1 m2 m3 m4"]
+    assert told("import a, b, c, d, e\n" + many) == [*"abcde", "b"]
+    assert told("import a, b, c, d\nload_entry_point('x', 'y', 'z')\nimport e\n") == [*"abcde"]
+    assert told("import a, b, c, d, e\nload_entry_point('x', 'y', 'z')\n") == [*"abcde"]
+
+
+def test_names_that_nobody_would_write_are_passed_over():
+    long = "m" * 256
+    text = f"import {long}, a\nfrom b import {long}\nfrom {'.' * 9000} import c\n"
+    text += f"load_entry_point('', '', '{long}')"
+    assert names_of(text, ["a", "b", long]) == "a"
+
+
+def test_no_more_than_so_many_environments_are_looked_into(monkeypatch):
+    monkeypatch.setattr(imports, "_MOST_ENVIRONMENTS", 3)  # one of them that of the system's program
+    files = {f"{PACKAGES}/a.py": "", "/srv/tool": SCRIPT + "import a\n"}
+    for number in range(9):
+        files |= {
+            f"/opt/v{number}/pyvenv.cfg": "",
+            f"/opt/v{number}/bin/tool": f"#!/opt/v{number}/bin/python\nimport b\n",
+            f"/opt/v{number}/lib/python3.11/site-packages/b.py": "",
+        }
+    found = loads(files, {f"/opt/v{number}/bin/python": "/usr/bin/python3" for number in range(9)})
+    assert found.pop("/srv/tool") == {f"{PACKAGES}/a.py"}
+    assert len(found) == 2
+
+
+def test_an_environment_is_the_same_under_every_name(monkeypatch):
+    monkeypatch.setattr(imports, "_MOST_ENVIRONMENTS", 2)
+    package = "/opt/venv/lib/python3.11/site-packages/b.py"
+    tops = ["/opt/venv", "/opt/./venv", "/srv/linked", "//opt//venv"]
+    files = {f"/srv/tool{number}": f"#!{top}/bin/python\nimport b\n" for number, top in enumerate(tops)}
+    files |= {"/opt/venv/pyvenv.cfg": "", package: ""}
+    links = {"/opt/venv/bin/python": "/usr/bin/python3", "/srv/linked": "/opt/venv"}
+    assert loads(files, links) == {f"/srv/tool{number}": {package} for number in range(len(tops))}
+
+
+def test_tables_of_entry_points_are_read_once_and_large_ones_not_at_all(monkeypatch):
+    read, asked = FileTree.read_range, []
+    monkeypatch.setattr(
+        FileTree, "read_range", lambda self, file, *at: asked.append(file.path) or read(self, file, *at)
+    )
+    table = f"{PACKAGES}/kit-1.egg-info/entry_points.txt"
+    files = {f"{PACKAGES}/m{number}.py": "" for number in range(5)}
+    for number in range(5):
+        files[f"/srv/tool{number}"] = SCRIPT + f"load_entry_point('kit==1', 'programs', 'p{number}')\n"
+    files[table] = "[programs]\n" + "".join(f"p{number} = m{number}:main\n" for number in range(5))
+    files[table] += "p0 = m4\n"  # the first of a name counts
+    expected = {f"/srv/tool{number}": {f"{PACKAGES}/m{number}.py"} for number in range(5)}
+    assert loads(files) == expected
+    # beside the look for scripts among all files
+    assert asked.count(table) == 2
+    asked.clear()
+    assert loads(files | {table: files[table] + "#" * (1 << 20)}) == {}
+    assert asked.count(table) == 1
 
 
 WORDS = [
@@ -472,3 +606,32 @@ def test_an_application_that_a_unit_names(command, started):
     assert found.get(UNIT, set()) == started
     if "/srv/app/service.py" in started:
         assert found["/srv/app/service.py"] == {compiled(f"{PACKAGES}/framework"), "/srv/app/helper.py"}
+
+
+@pytest.mark.parametrize(
+    ("word", "started"),
+    [
+        ("/top.py", {"/top.py"}),
+        ("/root.py", set()),  # a link to the root, which is no file
+        ("/srv/folder.py", set()),
+        ("/srv/linked.py", {"/top.py"}),
+        ("/srv/gone.py", set()),
+    ],
+)
+def test_a_word_is_a_script_only_if_it_is_a_file(word, started):
+    files = {"/top.py": "import beside\n", "/beside.py": "", "/srv/folder.py/inside.py": ""}
+    links = {"/root.py": "/", "/srv/linked.py": "/top.py", "/srv/gone.py": "nothing"}
+    found = loads({**files, UNIT: f"[Service]\nExecStart=/usr/bin/python3 {word}\n"}, links)
+    assert found.get(UNIT, set()) == started
+    assert found.get("/top.py", set()) == ({"/beside.py"} if started else set())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "place"),
+    [("--chdir inner", "/srv/app/inner"), ("--chdir=../other", "/srv/other"), ("--chdir /inner", "/inner")],
+)
+def test_a_folder_is_changed_to_from_where_the_command_starts(chosen, place):
+    files = {f"{folder}/wsgi.py": "" for folder in ("/srv/app", "/srv/app/inner", "/srv/other", "/inner")}
+    unit = f"[Service]\nWorkingDirectory=/srv/app\nExecStart=/usr/bin/server {chosen} wsgi:application\n"
+    found = loads({**files, "/usr/bin/server": SCRIPT, UNIT: unit})
+    assert found == {UNIT: {f"{place}/wsgi.py"}}

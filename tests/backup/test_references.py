@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from linux_disks import elf, image_of, merged_usr, references_of, write_tree, xfs_image_of
 from store_helpers import need, run
 
+from vmrestorekit.backup import units as units_of_a_disk
 from vmrestorekit.backup.elf import read_elf
+from vmrestorekit.backup.file_tree import FileTree
 from vmrestorekit.backup.images import ImageError, RawImage
 from vmrestorekit.backup.manifest import build_manifest, describe_manifest
 from vmrestorekit.traces.references import enabled_units
@@ -343,6 +345,41 @@ def test_commands_of_units_and_scripts_of_system_v(tmp_path):
     expected[f"{UNITS}/several.service"] = tool | {"/usr/bin/other", "/usr/bin/kill"}
     expected["/etc/rc2.d/S01old"] = {"/etc/init.d/old"}
     assert found == expected
+
+
+def test_files_are_read_once_for_all_that_asks_for_them(tmp_path, monkeypatch):
+    files = {
+        "/usr/bin/python3.11": elf([]),
+        "/usr/bin/serve": "#!/usr/bin/python3.11\nimport sys\n",
+        "/usr/bin/shell": "#!/usr/bin/tool\n",
+        f"{UNITS}/serve.service": service("/usr/bin/serve app:main"),
+    }
+    read, asked = FileTree.read_range, []
+
+    def counted(tree, file, offset, length):
+        asked.append((file.path, offset, length))
+        return read(tree, file, offset, length)
+
+    monkeypatch.setattr(FileTree, "read_range", counted)
+    manifest_of(tmp_path, SYSTEM | files)
+    assert len(asked) == len(set(asked))
+    # first bytes of a script, and the whole of it for what it imports
+    assert [path for path, *_ in asked].count("/usr/bin/serve") == 2
+    assert [path for path, *_ in asked].count("/usr/bin/shell") == 1
+
+
+def test_units_that_are_too_large_say_nothing(tmp_path, monkeypatch):
+    """And no more than so many bytes of all: one file can have any number of names."""
+    fill = "#" * 1000 + "\n"
+    files = {f"{UNITS}/{name}.service": service() + fill for name in "abc"}
+    files[f"{UNITS}/a.service.d/more.conf"] = "[Service]\nExecStartPre=/usr/bin/other\n" + "#" * (1 << 20)
+    files |= {"/usr/bin/tool": "x", "/usr/bin/other": "x"}
+    tool = {"/usr/bin/tool"}
+    every = {f"{UNITS}/{name}.service": tool for name in "abc"}
+    assert references_of(manifest_of(tmp_path / "one", files), "starts") == every
+    monkeypatch.setattr(units_of_a_disk, "_MOST_BYTES_OF_ALL", 2500)
+    del every[f"{UNITS}/c.service"]
+    assert references_of(manifest_of(tmp_path / "two", files), "starts") == every
 
 
 # --- kernel modules and links -------------------------------------------------------------------------

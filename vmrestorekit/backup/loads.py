@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from vmrestorekit.backup.elf import ELF_MAGIC, ElfNeeds, read_elf
 from vmrestorekit.backup.file_tree import FileTree, Reference
 from vmrestorekit.backup.files import FoundFile
 
-__all__ = ["first_bytes", "interpreter_names", "load_references"]
+__all__ = ["Program", "find_programs", "interpreter_names", "load_references"]
 
 _KERNEL_MODULE = re.compile(r".*\.ko(\.xz|\.zst|\.gz)?")
 _CONFIGURATION = "/etc/ld.so.conf"
@@ -18,14 +19,21 @@ _MOST_INCLUDES = 100
 _FIRST_BYTES = 512
 
 
-def load_references(tree: FileTree) -> Iterator[Reference]:
-    """Give (path, "loads", path), by paths of the system, for ELF files but kernel modules, and scripts."""
+class Program(NamedTuple):
+    """A file that something has to be loaded for: a script or an ELF file."""
+
+    path: str
+    interpreters: list[str]  # that the first line of a script names
+    needs: ElfNeeds | None  # of an ELF file
+
+
+def load_references(tree: FileTree, programs: Iterable[Program]) -> Iterator[Reference]:
+    """Give (path, "loads", path), by paths of the system, of what `find_programs` has found."""
     needs: dict[str, tuple[str, ElfNeeds]] = {}
-    for path, file, first in first_bytes(tree):
-        if first.startswith(b"#!"):
-            for program in filter(None, map(tree.program, interpreter_names(first))):
-                yield path, "loads", program
-        elif first.startswith(ELF_MAGIC) and (found := _read_elf(tree, file, first)):
+    for path, interpreters, found in programs:
+        for program in filter(None, map(tree.program, interpreters)):
+            yield path, "loads", program
+        if found:
             needs[tree.name(path)] = path, found
     libraries = _Libraries(tree, needs)
     for path, found in needs.values():
@@ -36,7 +44,12 @@ def load_references(tree: FileTree) -> Iterator[Reference]:
                 yield path, "loads", target
 
 
-def first_bytes(tree: FileTree) -> Iterator[tuple[str, FoundFile, bytes]]:
+def find_programs(tree: FileTree) -> list[Program]:
+    """Return scripts, and ELF files but kernel modules, each once, in one walk over all files."""
+    return [program for found in _first_bytes(tree) if (program := _program(tree, *found))]
+
+
+def _first_bytes(tree: FileTree) -> Iterator[tuple[str, FoundFile, bytes]]:
     """Give the first bytes of each regular file that is not empty, and no kernel module; once per file."""
     # in the order of the disk: a backup copy is decompressed piece by piece
     files = {id(file): (path, file) for path, file in sorted(tree.files.items(), reverse=True)}
@@ -44,6 +57,13 @@ def first_bytes(tree: FileTree) -> Iterator[tuple[str, FoundFile, bytes]]:
         has_contents = file.extents or file.inline
         if file.kind == "regular" and has_contents and not _KERNEL_MODULE.fullmatch(path):
             yield path, file, tree.read_range(file, 0, _FIRST_BYTES)
+
+
+def _program(tree: FileTree, path: str, file: FoundFile, first: bytes) -> Program | None:
+    if first.startswith(b"#!"):
+        return Program(path, interpreter_names(first), None)
+    needs = _read_elf(tree, file, first) if first.startswith(ELF_MAGIC) else None
+    return Program(path, [], needs) if needs else None
 
 
 def _read_elf(tree: FileTree, file: FoundFile, first: bytes) -> ElfNeeds | None:

@@ -5,14 +5,15 @@ Of Python that is, for a script or a module, what it imports.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import polars as pl
 
 from vmrestorekit.backup.file_tree import FileTree, Reference
 from vmrestorekit.backup.imports import python_references
-from vmrestorekit.backup.loads import load_references
-from vmrestorekit.backup.units import unit_references
+from vmrestorekit.backup.loads import find_programs, load_references
+from vmrestorekit.backup.units import Units, unit_commands, unit_references
 from vmrestorekit.traces.manifest import REFERENCES_SCHEMA, sorted_references
 
 __all__ = ["find_references"]
@@ -31,17 +32,16 @@ def find_references(tree: FileTree) -> pl.DataFrame:
     polars.DataFrame
         `REFERENCES_SCHEMA`, sorted and unique, with paths as in the files of a manifest.
     """
-    named = {
-        (tree.name(source), kind, tree.name(target))
-        for find in (
-            unit_references,
-            load_references,
-            python_references,
-            _module_references,
-            _link_references,
-        )
-        for source, kind, target in find(tree)
-    }
+    # read once for all that asks for them: of a backup copy it costs decompression
+    programs, units = find_programs(tree), Units(tree)
+    found = itertools.chain(
+        unit_references(tree, units),
+        load_references(tree, programs),
+        python_references(tree, programs, unit_commands(units)),
+        _module_references(tree),
+        _link_references(tree),
+    )
+    named = {(tree.name(source), kind, tree.name(target)) for source, kind, target in found}
     return sorted_references(pl.DataFrame(sorted(named), schema=REFERENCES_SCHEMA, orient="row"))
 
 

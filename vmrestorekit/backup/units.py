@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,13 +11,16 @@ from typing import NamedTuple
 
 from vmrestorekit.backup.file_tree import FileTree, Reference
 
-__all__ = ["UnitCommand", "unit_commands", "unit_references"]
+__all__ = ["UnitCommand", "Units", "unit_commands", "unit_references"]
 
 _OWN = "/etc/systemd/system"
 # the first that has a unit of a name wins; what lies in /run comes with the boot
 _FOLDERS = (_OWN, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _PULLED_IN = (".wants", ".requires")
 _DEPENDENCIES = frozenset({"Wants", "Requires", "BindsTo", "Upholds"})
+# what all say is kept: a disk that is not trusted may have one large file under any number of names
+_MOST_BYTES = 1 << 20
+_MOST_BYTES_OF_ALL = 16 << 20
 _PREFIXES = "@-:+!|"  # of a command: how it is started
 _UNIT = re.compile(r".+\.(service|socket|target|device|mount|automount|swap|path|timer|slice|scope)")
 _SETTING = re.compile(r"\s*([A-Za-z]+)\s*=\s*(.*)")
@@ -30,19 +34,18 @@ class UnitCommand(NamedTuple):
     folder: str  # in which it is started
 
 
-def unit_commands(tree: FileTree) -> Iterator[UnitCommand]:
+def unit_commands(units: Units) -> Iterator[UnitCommand]:
     """Give what the units of a system start."""
-    for path, settings in _Units(tree).contents():
+    for path, settings in units.contents:
         for command in settings.commands():
             if words := _words(command):
                 yield UnitCommand(path, words, settings.folder or "/")
 
 
-def unit_references(tree: FileTree) -> Iterator[Reference]:
+def unit_references(tree: FileTree, units: Units) -> Iterator[Reference]:
     """Give (path, "enables" or "starts", path), by paths of the system, of units and of /etc/rc?.d."""
-    units = _Units(tree)
     yield from units.enabled()
-    for path, settings in units.contents():
+    for path, settings in units.contents:
         for name in settings.depends:
             if target := units.find(name):
                 yield path, "enables", target
@@ -57,8 +60,8 @@ def unit_references(tree: FileTree) -> Iterator[Reference]:
                     yield f"/etc/{folder}/{name}", "starts", script
 
 
-class _Units:
-    """The units of a system, found by name as systemd finds them."""
+class Units:
+    """The units of a system, found by name as systemd finds them; each is read once."""
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
@@ -104,8 +107,11 @@ class _Units:
                     if found:
                         yield source, "enables", found
 
-    def contents(self) -> Iterator[tuple[str, _Settings]]:
-        """Give each unit's file and what it and its drop-ins say."""
+    @functools.cached_property
+    def contents(self) -> list[tuple[str, _Settings]]:
+        """Each unit's file and what it and its drop-ins say."""
+        left = _MOST_BYTES_OF_ALL
+        found = []
         additions: dict[str, dict[str, str]] = defaultdict(dict)
         for folder in self._folders:
             for name in self._tree.names_in(folder):
@@ -117,8 +123,13 @@ class _Units:
             settings = _Settings()
             later = [place for _, place in sorted(additions[path].items())]  # by name, of whatever folder
             for place in (path, *later):
-                settings.read(self._tree.lines(place))
-            yield path, settings
+                resolved = self._tree.resolve(place)
+                file = self._tree.files.get(resolved) if resolved else None
+                if file and file.size <= min(left, _MOST_BYTES):
+                    left -= file.size
+                    settings.read(self._tree.lines(place))
+            found.append((path, settings))
+        return found
 
 
 @dataclasses.dataclass

@@ -326,8 +326,12 @@ def _table_of_files(manifest: Manifest | LargeManifest) -> pl.DataFrame:
 
 def _hashes(names: pl.Series) -> pl.Series:
     """Return hashes that every process and version makes alike, unlike those of polars; of null 0."""
-    hashes = [0 if name is None else xxhash.xxh3_64_intdigest(name.encode()) for name in names]
-    return pl.Series(names.name, hashes, dtype=pl.UInt64)
+    different = names.drop_nulls().unique()
+    hashes = [xxhash.xxh3_64_intdigest(name.encode()) for name in different]
+    found = names.replace_strict(
+        different, pl.Series(hashes, dtype=pl.UInt64), default=0, return_dtype=pl.UInt64
+    )
+    return found.fill_null(0).alias(names.name)
 
 
 def _of_package(value: pl.Expr, package: pl.Expr) -> pl.Expr:
@@ -336,21 +340,18 @@ def _of_package(value: pl.Expr, package: pl.Expr) -> pl.Expr:
 
 def _newest(paths: pl.Series, comparable: pl.Series) -> pl.Series:
     """Tell which paths have the highest version of those alike without it; null: it is the only one."""
-    versions = [
-        tuple((len(number), number) for number in re.findall(r"(?:0*)([0-9]+)", path)) for path in paths
-    ]
-    best: dict[str, tuple[tuple[int, str], ...]] = {}
-    count: dict[str, int] = {}
-    for name, version in zip(comparable, versions, strict=True):
-        best[name] = max(best.get(name, ()), version)
-        count[name] = count.get(name, 0) + 1
-    return pl.Series(
-        [
-            None if count[name] == 1 else version == best[name]
-            for name, version in zip(comparable, versions, strict=True)
-        ],
-        dtype=pl.Boolean,
-    )
+    several = np.flatnonzero(comparable.is_duplicated().to_numpy())
+    # whole numbers of any length are compared by their length, then as text
+    versions = {
+        row: [(len(number), number) for number in re.findall(r"0*([0-9]+)", paths[row])]
+        for row in several.tolist()
+    }
+    best: dict[str, list[tuple[int, str]]] = {}
+    for row, version in versions.items():
+        best[comparable[row]] = max(best.get(comparable[row], []), version)
+    newest = np.full(len(paths), None)
+    newest[several] = [version == best[comparable[row]] for row, version in versions.items()]
+    return pl.Series(newest.tolist(), dtype=pl.Boolean)
 
 
 def _names_one_of(services: list[str], path: pl.Expr) -> pl.Expr:
