@@ -164,6 +164,15 @@ class TestWhatIsNotLookedAt:
         of_none = DISK.blocks["file"].is_null() | (DISK.blocks["content"] == 0)
         assert nothing.filter(of_none)["probability"].sum() == 0
 
+    def test_of_too_many_blocks_those_of_the_likeliest_files_are_looked_at(self, model, monkeypatch):
+        everything = model.score_blocks(DISK)["probability"].to_numpy()
+        monkeypatch.setattr(asked_disk, "MOST_BLOCKS", 60)
+        fewer = model.score_blocks(dataclasses.replace(DISK))["probability"].to_numpy()
+        kept = fewer > 0.01
+        assert 0 < np.count_nonzero(kept) <= 60
+        assert np.array_equal(fewer[kept], everything[kept])
+        assert everything[kept].mean() > 5 * everything[~kept].mean()
+
     def test_what_the_machine_itself_has_read_is_looked_at_whatever_others_say(self, model, monkeypatch):
         monkeypatch.setattr(asked_disk, "UNLIKELY", 1.0)
         boot = OTHERS[0]

@@ -30,6 +30,8 @@ __all__ = ["AskedDisk"]
 
 # files less likely to be read than this are not looked at: hardly a block of them is worth staging at the end
 UNLIKELY = 0.003
+# of 4 KiB, 8 GiB: of a disk with more in files that may be read, only the likeliest are looked at
+MOST_BLOCKS = 1 << 21
 # how much of a file is read, if anything is
 PART_OF_A_FILE = 0.1
 
@@ -102,7 +104,7 @@ class AskedDisk:
         asked = files.first_blocks(stored)
         of_files = np.full((files.count + 1, 2), np.nan, np.float32)
         of_files[stored] = spread_to_blocks(asked, file_reads.predict(asked, without))
-        wanted = (of_files[:, 0] >= UNLIKELY) | everything
+        wanted = _likely(of_files[:, 0], files.blocks) | everything
         read_before = np.zeros(0, np.int64)
         if relative is not None:
             past = relative[0].disks[disk]
@@ -136,6 +138,15 @@ class AskedDisk:
         of_file = np.nan_to_num(self.of_files[owner, 0]).astype(np.float64)
         stored = blocks["content"].to_numpy() != 0
         return np.where(stored, PART_OF_A_FILE * np.minimum(of_file, UNLIKELY), 0)
+
+
+def _likely(read: Floats, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Tell which files are likely enough to be read, the likeliest first if they have too many blocks."""
+    likely = np.flatnonzero(read >= UNLIKELY)
+    likely = likely[np.argsort(-read[likely], kind="stable")]
+    flags = np.zeros(read.size, bool)
+    flags[likely[np.cumsum(blocks[likely]) <= MOST_BLOCKS]] = True
+    return flags
 
 
 def _inside(block: npt.NDArray[np.int64], first: int, count: int) -> npt.NDArray[np.int64]:
