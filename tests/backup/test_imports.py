@@ -285,15 +285,22 @@ def test_relative_imports():
 
 
 def test_names_in_quotes_of_what_is_loaded_by_its_name():
-    names = ["work.fast.Worker", "work.slow", "work.gone.Worker.method", "work", "work.Worker", "re.kit"]
+    names = [
+        "studio.fast.Worker",
+        "studio.slow",
+        "studio.gone.Worker.method",
+        "studio",
+        "studio.Worker",
+        "re.kit",
+    ]
     files = {
         "/usr/bin/tool": SCRIPT + f"import config\n'not.quite. this'\nx = {names}",
-        f"{PACKAGES}/config.py": "def f():\n return 'work.later'\n",
+        f"{PACKAGES}/config.py": "def f():\n return 'studio.later'\n",
         f"{library('3.11')}/re/__init__.py": "",
         f"{library('3.11')}/re/kit.py": "",
-        **{f"{PACKAGES}/work/{name}.py": "" for name in ("__init__", "fast", "slow", "later")},
+        **{f"{PACKAGES}/studio/{name}.py": "" for name in ("__init__", "fast", "slow", "later")},
     }
-    expected = {f"{PACKAGES}/work/{name}.py" for name in ("__init__", "fast", "slow")}
+    expected = {f"{PACKAGES}/studio/{name}.py" for name in ("__init__", "fast", "slow")}
     assert loads(files) == {"/usr/bin/tool": expected | {f"{PACKAGES}/config.py"}}
 
 
