@@ -6,7 +6,7 @@ import collections
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,6 @@ from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.past_reads import Told
 from vmrestorekit.predict.relatives import PAST_FEATURES, Past, past_features, relative_of
 from vmrestorekit.traces.manifest import Manifest
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["GROUPS", "PAST_GROUPS", "explain_block"]
 
