@@ -1,4 +1,4 @@
-"""Models that were learned once are kept, because learning from all recorded machines takes a minute or two.
+"""Models that were learned once are kept, because learning from all recorded machines takes minutes.
 
 They lie in the user's folder for caches, or where ``VMRESTOREKIT_CACHE`` says. A name holds a digest of what
 was learned from, with which parameters and which code: nothing outdated is ever found.
