@@ -255,6 +255,15 @@ class TestKeys:
             assert one[kind] != other[kind], kind
         assert one["content"] == other["content"]
 
+    def test_a_file_that_is_reached_is_told_from_the_same_one_that_is_not(self):
+        reached, alike = (describe_disk(disk_of(FILES, REFERENCES, PACKAGES)) for _ in range(2))
+        idle = describe_disk(disk_of(FILES, (), PACKAGES))
+        library = FILES.index("/usr/lib/libz.so")
+        for key, same in (("file", True), ("reached_file", False)):
+            of_each = [disk.keys[key][disk.file == library][0] for disk in (reached, alike, idle)]
+            assert of_each[0] == of_each[1] != 0
+            assert (of_each[0] == of_each[2]) == same
+
     def test_what_lies_in_another_folder_is_the_same_by_name(self):
         one = keys_of_path("/usr/lib/python3.11/json/a.py", [3])
         other = keys_of_path("/opt/venv/json/a.py", [3])

@@ -211,6 +211,17 @@ class TestLessons:
         nothing = dataclasses.replace(observation, described=empty, rate=none, when=none, after=none)
         assert [column.size for column in reads_of_files(nothing)] == [0, 0]
 
+    def test_only_who_read_anything_of_a_file_is_heard_of_its_places(self):
+        disk = describe_disk(manifest_of([1, 2, 3, 4], [("/a", 0, 2), ("/b", 2, 2)]))
+        rate, when = np.array([1, 0, 0, 0], np.float32), np.array([0.5, np.nan, np.nan, np.nan], np.float32)
+        reads_a = Observation("one", "l", "", frozenset(), 0, disk, rate, when, 0 * rate)
+        reads_nothing = dataclasses.replace(reads_a, vm="two", lineage="m", rate=0 * rate, when=when * np.nan)
+        evidence = Evidence.of(parts_of_blocks([reads_a, reads_nothing]), KEYS)
+        rows = evidence.rows(disk.keys)
+        heard, all_heard = (evidence.tables[key].without()[rows[key]] for key in ("read_place", "place"))
+        np.testing.assert_array_equal(heard[:, :2], [[1, 1], [1, 0], [0, np.nan], [0, np.nan]])
+        np.testing.assert_array_equal(all_heard[:, :2], [[2, 0.5], [2, 0], [2, 0], [2, 0]])
+
 
 def test_neighbours_are_those_of_the_same_file():
     """Of file /b nothing is known but that its first block was read, of /a that none was."""
