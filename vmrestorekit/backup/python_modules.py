@@ -24,7 +24,7 @@ _FROZEN_LATER = (
 _MODULE = re.compile(r"([^.]+)\.(?:(cpython-\d+)-[^.]+\.so|(abi3)\.so|(so)|(py)|(pyc))")
 _KINDS = ("abi3", "so", "py", "pyc")
 _MOST_IN_FILE = 1 << 20
-_MOST_BYTES = 256 << 20
+_MOST_BYTES = 64 << 20
 _MOST_STEPS = 1_000_000
 
 

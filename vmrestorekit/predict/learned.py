@@ -22,6 +22,7 @@ from vmrestorekit.predict.examples import draw_examples
 from vmrestorekit.predict.file_reads import FileReads, spread_to_blocks
 from vmrestorekit.predict.later_boots import continued, names_of_parts
 from vmrestorekit.predict.lessons import lessons, parts_of_blocks, parts_of_files
+from vmrestorekit.predict.mapped import states_let_go
 from vmrestorekit.predict.observations import (
     CLOCK_POINTS,
     MINUTE_NS,
@@ -33,7 +34,7 @@ from vmrestorekit.predict.observations import (
     usual_clock,
 )
 from vmrestorekit.predict.observed import PredictError, as_boots
-from vmrestorekit.predict.past_reads import PastReads, Told
+from vmrestorekit.predict.past_reads import PastReads, Told, foretold, machines_to_foretell
 from vmrestorekit.predict.relatives import past_of
 from vmrestorekit.predict.trees import Trees
 from vmrestorekit.traces.large_manifest import LargeManifest
@@ -113,9 +114,15 @@ class LearnedPredictor(BlockPredictor):
 
     def _fit(self, boots: tuple[Boot, ...]) -> None:
         machines = boots_by_machine(boots)
-        observations = [each for own in machines for each in observe(own)]
+        to_foretell = machines_to_foretell(machines, self.random_state)
+        observations, pasts = [], []
+        for own in machines:
+            with states_let_go(own):
+                # a state is stored as changes since the one before: all are read here, once
+                observations += observe(own)
+                pasts += [foretold(own)] if own[-1].vm in to_foretell else []
         self._learn_from_others(observations)
-        self.past_reads_ = PastReads.learn(machines, observations, self._told_of, self.random_state)
+        self.past_reads_ = PastReads.learn(pasts, observations, self._told_of, self.random_state)
         self.pasts_ = tuple(past_of(own, _disks_of(own, observations)) for own in machines)
         self._set_clock(_clocks(machines))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import polars as pl
 
 from vmrestorekit.predict.description import DescribedDisk, describe_disk
 from vmrestorekit.predict.mapped import states_let_go
-from vmrestorekit.predict.observed import blocks_read
+from vmrestorekit.predict.observed import blocks_read, boot_done_ns
 
 if TYPE_CHECKING:
     from vmrestorekit.traces.boots import Boot
@@ -93,12 +93,14 @@ class Reads:
 
 
 def reads_of(boot: Boot) -> Reads:
-    """Return what a boot read until it was done."""
-    found = blocks_read(boot).sort("first_read_ns", "disk", "block")
-    first = found["first_read_ns"].to_numpy()
-    # blocks of one request are read at the same time
-    place = np.searchsorted(first, first, side="left") / max(first.size, 1)
-    return Reads(found["disk"].to_numpy(), found["block"].to_numpy(), place.astype(np.float32), first)
+    """Return what a boot read until it was done.
+
+    Raises
+    ------
+    PredictError
+        If the boot never ended.
+    """
+    return _reads(boot)[0]
 
 
 def reads_after(boot: Boot) -> Reads:
@@ -106,15 +108,32 @@ def reads_after(boot: Boot) -> Reads:
 
     ``when`` is 1, and the part of the minute that had gone by.
     """
-    done = boot.trace.metadata.marks["boot_done_ns"]
-    found = (
-        blocks_read(boot, until="end")
-        .filter(pl.col("first_read_ns").is_between(done, done + MINUTE_NS, closed="right"))
-        .sort("first_read_ns", "disk", "block")
-    )
-    first = found["first_read_ns"].to_numpy()
-    gone_by = (first - done) / MINUTE_NS
-    return Reads(found["disk"].to_numpy(), found["block"].to_numpy(), (1 + gone_by).astype(np.float32), first)
+    return _reads(boot)[1]
+
+
+def _reads(boot: Boot) -> tuple[Reads, Reads]:
+    """Return `reads_of` and `reads_after`; they are asked for several times, and are kept with the boot."""
+    kept: dict[str, Any] = vars(boot)  # where functools.cached_property keeps things, too
+    if "_first_reads" not in kept:
+        kept["_first_reads"] = _find_reads(boot)
+    found: tuple[Reads, Reads] = kept["_first_reads"]
+    return found
+
+
+def _find_reads(boot: Boot) -> tuple[Reads, Reads]:
+    done = boot_done_ns(boot)
+    in_order = blocks_read(boot, until="end").sort("first_read_ns", "disk", "block")
+    first = in_order["first_read_ns"].to_numpy()
+    count, end = np.searchsorted(first, (done, done + MINUTE_NS), side="right")
+    # blocks of one request are read at the same time
+    place = np.searchsorted(first[:count], first[:count], side="left") / max(count, 1)
+    gone_by = (first[count:end] - done) / MINUTE_NS
+    return _as_reads(in_order[:count], place), _as_reads(in_order[count:end], 1 + gone_by)
+
+
+def _as_reads(found: pl.DataFrame, when: npt.NDArray[np.float64]) -> Reads:
+    disk, block, first = (found[name].to_numpy() for name in ("disk", "block", "first_read_ns"))
+    return Reads(disk, block, when.astype(np.float32), first)
 
 
 def boots_by_machine(boots: Iterable[Boot]) -> list[tuple[Boot, ...]]:

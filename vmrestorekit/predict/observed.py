@@ -14,7 +14,7 @@ from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 if TYPE_CHECKING:
     from vmrestorekit.traces.corpus import Boot, Corpus, RecordedVM
 
-__all__ = ["READ_BLOCKS_SCHEMA", "PredictError", "as_boots", "blocks_covered", "blocks_read"]
+__all__ = ["READ_BLOCKS_SCHEMA", "PredictError", "as_boots", "blocks_covered", "blocks_read", "boot_done_ns"]
 
 READ_BLOCKS_SCHEMA = pl.Schema(
     {
@@ -109,10 +109,7 @@ def blocks_read(boot: Boot, until: str = "boot_done") -> pl.DataFrame:
     frame = boot.trace.frame
     reads = _per_block(frame.filter(pl.col("op") == "read"), "issued_ns")
     if until == "boot_done":
-        marks = boot.trace.metadata.marks
-        if "boot_done_ns" not in marks:
-            raise PredictError(f"{boot.vm}, {boot.boot}: expected a mark 'boot_done_ns', got {sorted(marks)}")
-        reads = reads.filter(pl.col("time_ns") <= marks["boot_done_ns"])
+        reads = reads.filter(pl.col("time_ns") <= boot_done_ns(boot))
     elif until != "end":
         raise PredictError(f"until: expected 'boot_done' or 'end', got {until!r}")
     writes = _per_block(frame.filter(pl.col("op").is_in(["write", "discard"])), "completed_ns", whole=True)
@@ -125,6 +122,20 @@ def blocks_read(boot: Boot, until: str = "boot_done") -> pl.DataFrame:
         .sort("disk", "block")
     )
     return needed.select(pl.col(name).cast(dtype) for name, dtype in READ_BLOCKS_SCHEMA.items())
+
+
+def boot_done_ns(boot: Boot) -> int:
+    """Return when a boot was done, on the recording's clock.
+
+    Raises
+    ------
+    PredictError
+        If the recording has no mark ``boot_done_ns``.
+    """
+    marks = boot.trace.metadata.marks
+    if "boot_done_ns" not in marks:
+        raise PredictError(f"{boot.vm}, {boot.boot}: expected a mark 'boot_done_ns', got {sorted(marks)}")
+    return marks["boot_done_ns"]
 
 
 def _per_block(requests: pl.DataFrame, time: str, *, whole: bool = False) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +17,13 @@ from vmrestorekit.predict.trees import SMALL, Trees
 if TYPE_CHECKING:
     from vmrestorekit.traces.boots import Boot
 
-__all__ = ["PastReads", "Stranger", "Told"]
+__all__ = ["Foretold", "PastReads", "Stranger", "Told", "foretold", "machines_to_foretell"]
 
 Floats = npt.NDArray[np.float32]
 # rows of a disk, and whose evidence to leave out -> what a model says that knows no relative
 Stranger = Callable[[DescribedDisk, npt.NDArray[np.int64], frozenset[str]], "Told"]
+# a boot, and what different earlier boots of its machine tell of it
+Foretold = tuple["Boot", list[Past]]
 
 # of blocks that neither the past nor the boot to foretell read, so many a disk are learned from
 UNREAD = 4000
@@ -53,20 +55,17 @@ class PastReads:
     @classmethod
     def learn(
         cls,
-        machines: Sequence[tuple[Boot, ...]],
+        foretold: Sequence[Foretold],
         observations: Sequence[Observation],
         stranger: Stranger,
         seed: int,
     ) -> PastReads:
-        """Learn from machines whose last boot is foretold by those before, and by their first boot alone."""
+        """Learn from machines whose last boot is foretold by earlier ones."""
         drawn = np.random.default_rng(seed)
         features, answers, weights = [], [], []
-        known = [boots for boots in machines if len(boots) > 1]
-        for number in np.sort(drawn.permutation(len(known))[:MACHINES]):
-            boots = known[number]
-            own = [each for each in observations if each.vm == boots[-1].vm]
-            for past in _pasts_before(boots):
-                for x, read, weight in _examples(boots[-1], own, past, observations, stranger, drawn):
+        for boot, pasts in foretold:
+            for past in pasts:
+                for x, read, weight in _examples(boot, past, observations, stranger, drawn):
                     features.append(x)
                     answers.append(read)
                     weights.append(weight)
@@ -94,14 +93,20 @@ class PastReads:
         return np.where(as_it_was, named["address_rate"], told.probability).astype(np.float32), when
 
 
-def _pasts_before(boots: tuple[Boot, ...]) -> list[Past]:
-    pasts = [past_of(boots[:-1])] if len(boots) > 1 else []
-    return [*pasts, past_of(boots[:1])] if len(boots) > 2 else pasts
+def machines_to_foretell(machines: Iterable[tuple[Boot, ...]], seed: int) -> frozenset[str]:
+    """Draw machines whose last boot was not their first."""
+    known = sorted(boots[-1].vm for boots in machines if len(boots) > 1)
+    return frozenset(np.random.default_rng(seed).permutation(known)[:MACHINES].tolist())
+
+
+def foretold(boots: tuple[Boot, ...]) -> Foretold:
+    """Return the last boot of a machine, and what the boots before, and the first one alone, tell of it."""
+    pasts = [past_of(boots[:-1])]
+    return boots[-1], [*pasts, past_of(boots[:1])] if len(boots) > 2 else pasts
 
 
 def _examples(
     boot: Boot,
-    own: Sequence[Observation],
     past: Past,
     observations: Sequence[Observation],
     stranger: Stranger,
@@ -110,10 +115,10 @@ def _examples(
     reads = reads_of(boot)
     lineage = frozenset(each.vm for each in observations if each.lineage == boot.lineage)
     found = []
-    for observation in own:
-        described = observation.described
-        if observation.disk >= len(past.disks):
+    for observation in observations:
+        if observation.vm != boot.vm or observation.disk >= len(past.disks):
             continue
+        described = observation.described
         earlier = past.disks[observation.disk]
         now = ~np.isnan(
             reads.of_disk(observation.disk, int(described.block.max(initial=-1)) + 1)[described.block]
