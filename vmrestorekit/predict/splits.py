@@ -70,9 +70,10 @@ def split_folds(
     ----------
     corpus : Corpus
     split : {"later", "later_with_others", "lineage", "release", "role"}
-        ``later``: each boot of a machine, from its boots before; ``later_with_others``: from these and all
-        boots of all other machines. ``lineage``, ``release``, ``role``: each of these, from the machines that
-        are not of it, nor of the lineage of a machine that is.
+        ``later``: each boot of a machine, from its boots before. ``later_with_others``: the last boot of
+        every machine, from the boots before these of all machines, and so on backwards. ``lineage``,
+        ``release``, ``role``: each of these, from the machines that are not of it, nor of the lineage of a
+        machine that is.
     follows, newest
         As in `boots_to_test`.
 
@@ -122,17 +123,25 @@ def _strangers(corpus: Corpus, machines: Iterable[RecordedVM]) -> tuple[Boot, ..
     )
 
 
-def _later(corpus: Corpus, tested: _Tested, *, with_others: bool = False) -> Iterable[Fold]:
-    split = "later_with_others" if with_others else "later"
+def _later(corpus: Corpus, tested: _Tested) -> Iterable[Fold]:
     for name, machine in corpus.items():
-        others = corpus.without(name).boots if with_others else ()
         for number, boot in enumerate(machine.boots):
             if number and boot in tested[name]:
-                yield Fold(split, f"{name} {boot.boot}", others + machine.boots[:number], (boot,))
+                yield Fold("later", f"{name} {boot.boot}", machine.boots[:number], (boot,))
 
 
 def _later_with_others(corpus: Corpus, tested: _Tested) -> Iterable[Fold]:
-    return _later(corpus, tested, with_others=True) if len(corpus) > 1 else ()
+    """Yield a fold a step back in time: one fit tells the boot that comes next of every machine."""
+    most = max(len(machine.boots) for machine in corpus.values()) if len(corpus) > 1 else 0
+    for back in range(1, most):
+        before = {name: machine.boots[:-back] for name, machine in corpus.items()}
+        train = tuple(boot for boots in before.values() for boot in boots)
+        test = tuple(
+            machine.boots[-back]
+            for name, machine in corpus.items()
+            if before[name] and machine.boots[-back] in tested[name]
+        )
+        yield Fold("later_with_others", f"last but {back - 1}" if back > 1 else "last", train, test)
 
 
 def _hold_out(
