@@ -118,9 +118,9 @@ def evaluate(
     bounds = len(jobs)
     for fold in folds:
         for name, factory in chosen.items():
-            given = _given_to(name, fold)
-            if given is not None:
-                jobs.append(PredictorJob(given, name, factory, conditions, budgets))
+            jobs += [
+                PredictorJob(given, name, factory, conditions, budgets) for given in _given_to(name, fold)
+            ]
     if len(jobs) == bounds:
         raise PredictError(
             f"predictor: expected one that learns from other machines, got {', '.join(chosen)}, "
@@ -132,14 +132,20 @@ def evaluate(
     return with_gaps(scores).sort("split", "fold", "vm", "boot", "predictor", "metric")
 
 
-def _given_to(name: str, fold: Fold) -> Fold | None:
-    """Return the fold as a predictor may have it; None if it has nothing to learn from there."""
+def _given_to(name: str, fold: Fold) -> tuple[Fold, ...]:
+    """Return a fold as a predictor may have it: one that knows a single machine gets each by itself."""
     if name not in OWN_HISTORY:
-        return fold
+        return (fold,)
     if not fold.split.startswith("later"):
-        return None
-    own = tuple(boot for boot in fold.train if boot.vm == fold.test[0].vm)
-    return Fold(fold.split, fold.name, own, fold.test)
+        return ()  # nothing to learn from
+    return tuple(
+        Fold(
+            fold.split,
+            fold.name,
+            *(tuple(boot for boot in boots if boot.vm == vm) for boots in (fold.train, fold.test)),
+        )
+        for vm in dict.fromkeys(boot.vm for boot in fold.test)
+    )
 
 
 def _references(folds: Iterable[Fold], corpus: Corpus, conditions: Conditions) -> Iterable[ReferenceJob]:
