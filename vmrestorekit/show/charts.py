@@ -77,10 +77,10 @@ def reads_by_source(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
         x, alt.Y("mib:Q", stack="zero", bandPosition=0.5), detail="source:N", text="letter:N", color=ink
     )
     return _stacked(
-        _under_named_rules(timeline, width, bars, letters).properties(height=180),
-        (_rules(timeline) + _waits(timeline, base)).properties(width=width, height=130),
         "Where the VM's reads were served",
         timeline,
+        _under_named_rules(timeline, width, bars, letters).properties(height=180),
+        (_rules(timeline) + _waits(timeline, base)).properties(width=width, height=130),
         scales="shared",
     )
 
@@ -98,17 +98,22 @@ def cache_over_time(timeline: Timeline, *, width: int = _WIDTH) -> Chart:
     levels = cache_levels(timeline).with_columns(pl.exclude("second") * timeline.plan.block_bytes / _MIB)
     capacity = timeline.plan.cache_bytes / _MIB
     peak = (levels["waiting"] + levels["served"]).to_numpy().max()
-    held = [_held(timeline, levels)]
+    has_left = bool(levels.select("purged", "evicted").to_numpy().any())
+    # a live mount never purges: an empty panel below would only ask what it is for
+    held = [_held(timeline, levels, _BARE if has_left else _SECONDS)]
     said = f"capacity {capacity:,.0f} MiB, at most {100 * peak / capacity:.0f} % of it used"
     if peak > capacity / 3:  # else the line would press everything flat
         line = alt.Chart(pl.DataFrame({"mib": [capacity]})).mark_rule(color=VERMILLION, strokeWidth=1.5)
         held.append(line.encode(alt.Y("mib:Q")))
         said = f"line: {said}"
+    if not has_left:
+        only = _under_named_rules(timeline, width, *held).properties(height=180)
+        return _stacked("What the read cache holds", timeline, only, said=f"; {said}; nothing has left it")
     return _stacked(
-        _under_named_rules(timeline, width, *held).properties(height=180),
-        (_rules(timeline) + _left(timeline, levels)).properties(width=width, height=110),
         "What the read cache holds",
         timeline,
+        _under_named_rules(timeline, width, *held).properties(height=180),
+        (_rules(timeline) + _left(timeline, levels)).properties(width=width, height=110),
         said=f"; {said}",
     )
 
@@ -177,7 +182,7 @@ def _waits(timeline: Timeline, reads: Chart) -> Chart:
     return points.encode(_x(timeline, "middle"), y, _source(alt.Color, "colour"), _source(alt.Shape, "shape"))
 
 
-def _held(timeline: Timeline, levels: pl.DataFrame) -> Chart:
+def _held(timeline: Timeline, levels: pl.DataFrame, axis: alt.Axis) -> Chart:
     """Return the content of the cache as two areas, one on the other."""
     columns = ["second", *(pl.col(column).alias(name) for name, column in _IN_CACHE.items())]
     tall = levels.select(columns).unpivot(index="second", variable_name="state", value_name="mib")
@@ -186,7 +191,7 @@ def _held(timeline: Timeline, levels: pl.DataFrame) -> Chart:
         alt.Chart(tall)
         .mark_area(interpolate="step-after", line=False)
         .encode(
-            _x(timeline, "second", _BARE),
+            _x(timeline, "second", axis),
             alt.Y("mib:Q", title="in the read cache (MiB)", stack=True),
             alt.Color(
                 "state:N",
@@ -223,18 +228,16 @@ def _left(timeline: Timeline, levels: pl.DataFrame) -> Chart:
 
 
 def _stacked(
-    upper: Chart,
-    lower: Chart,
     title: str,
     timeline: Timeline,
-    *,
+    *charts: Chart,
     said: str = "",
     scales: Literal["independent", "shared"] = "independent",
 ) -> Chart:
     whose = f"{mode_name(timeline.plan.mode)} of {timeline.vm}, {timeline.boot}"
     heading = alt.TitleParams(title, subtitle=whose + said, anchor="start", fontSize=15, offset=10)
     return (
-        alt.vconcat(upper, lower, spacing=6)
+        alt.vconcat(*charts, spacing=6)
         .resolve_scale(color=scales, shape=scales, strokeDash=scales)
         .properties(title=heading, description=f"{title}: {whose}")
         .configure_view(stroke=None)

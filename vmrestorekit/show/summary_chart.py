@@ -19,6 +19,7 @@ __all__ = ["compare_summaries"]
 Chart: TypeAlias = Any
 
 _MIB = 1024 * 1024
+_LONG_MS = 10_000  # waits for a tape are minutes
 
 # title -> metric, divisor, number format
 _FIGURES = {
@@ -56,6 +57,9 @@ def compare_summaries(timelines: Mapping[str, Timeline] | Sequence[Timeline], *,
     for title, (metric, divisor, form) in _FIGURES.items():
         values = {name: timeline.summary().get(metric) for name, timeline in named.items()}
         numbers = {name: None if value is None else value / divisor for name, value in values.items()}
+        if metric == "wait_max_ns" and max(number or 0 for number in numbers.values()) >= _LONG_MS:
+            title, form = "Longest wait (s)", ",.1f"
+            numbers = {name: None if number is None else number / 1000 for name, number in numbers.items()}
         if any(number is not None for number in numbers.values()):
             charts.append(_small_bars(title, numbers, form, width, named=len(charts) % 3 == 0))
     return (
