@@ -1,10 +1,13 @@
 """The stepper without a browser: what its traits, buttons and sliders do."""
 
 import time
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
+import polars as pl
 import pytest
+from synthetic import instant_restore, live_mount
 
 import vmrestorekit
 from vmrestorekit.restore.events import KINDS
@@ -228,7 +231,7 @@ def test_every_control_has_a_text(restore, mount):
         for widget in every_widget(stepper)
         if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play))
     ]
-    assert len(controls) == 8
+    assert len(controls) == 11
     assert all(control.description and control.tooltip for control in controls)
 
 
@@ -312,3 +315,18 @@ def test_what_is_sent_to_the_browser_stays_small(large):
     column = stepper.columns[0]
     sent = sum(len(part.value) for part in (column._heading, column._status, column._picture, column._map))
     assert sent < 60_000
+
+
+def test_what_is_shown_can_be_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    restore, mount = instant_restore(64), live_mount(64)
+    stepper = Stepper(restore, mount, start=7)
+    for ending in (".parquet", ".svg"):
+        stepper.export.format.value = ending
+        assert stepper.export.save() == Path(f"restore{ending}")
+    events = pl.read_parquet("restore.parquet")
+    assert events.height == len(restore) + len(mount)
+    assert events["time_ns"].is_sorted()
+    assert set(events["mode"]) == {"instant_restore", "live_mount"}
+    assert "The runs side by side" in Path("restore.svg").read_text()
+    assert "start=7" in stepper._place.value

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
+import polars as pl
 import traitlets
 
 from vmrestorekit.restore.events import KINDS
@@ -14,6 +15,7 @@ from vmrestorekit.show import figures
 from vmrestorekit.show.checks import expect_timeline
 from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
+from vmrestorekit.show.export import Export
 from vmrestorekit.show.sentences import KIND_NAMES
 from vmrestorekit.show.theme import STYLE, styled
 from vmrestorekit.show.units import clock as clock_text
@@ -29,7 +31,8 @@ _DESCRIBED = {"description_width": "70px"}
 class Stepper(widgets.VBox):  # type: ignore[misc]
     """Step through a timeline, or through two on one clock.
 
-    The widget holds an index into the clock and nothing else; it never simulates.
+    The widget holds an index into the clock and nothing else; it never simulates. It shows the `start` with
+    which a cell comes back to where one is.
 
     Parameters
     ----------
@@ -66,6 +69,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self.columns = tuple(Column(timeline) for timeline in timelines)
         self._figures = widgets.HTML()
         self._whole_run = widgets.HTML(figures.of_the_whole_run(timelines))
+        self.export = Export("restore", self._chart, self._events)
         super().__init__(index=start, layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
             widgets.HTML(STYLE, layout={"display": "none"}),
@@ -73,6 +77,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             _row(self._make_going(), gap="4px 8px"),
             _row(self.columns, gap="8px 20px", align="stretch"),
             _row([self._figures, self._whole_run], gap="8px 28px", align="stretch"),
+            self.export,
         ]
         self.observe(self._show, "index")
         self._show()
@@ -188,6 +193,22 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._place = widgets.HTML()
         return [self.kind, self.jump_button, self.slider, self._place]
 
+    def _chart(self) -> Any:
+        """Return what is saved as a picture: where reads were served, or two runs side by side."""
+        # drawing charts takes a second to import: only who saves one pays
+        from vmrestorekit.show import charts
+
+        if len(self.timelines) == 1:
+            return charts.reads_by_source(self.timelines[0])
+        return charts.compare_summaries(self.timelines)
+
+    def _events(self) -> pl.DataFrame:
+        """Return what is saved as a table: all events, those of two runs in the order of time."""
+        return pl.concat(
+            timeline.events.select(pl.lit(timeline.plan.mode).alias("mode"), pl.all())
+            for timeline in self.timelines
+        ).sort("time_ns", maintain_order=True)
+
     def _tick(self, change: Any) -> None:
         if self.playing and not self.step():
             self.pause()
@@ -215,7 +236,10 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._figures.value = figures.at_this_instant(self.timelines, states)
 
     def _tell_place(self, remark: str = "") -> None:
-        place = f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)}"
+        place = (
+            f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)} · "
+            f"<span title='Stepper(…, start={self.index}) begins here'>start={self.index}</span>"
+        )
         self._place.value = styled(f'<span class="soft">{place}</span> {remark}')
 
 
