@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from synthetic_boots import BLOCK, MILLISECOND, boot_of, manifest_of, small_machine
 
-from vmrestorekit.predict import explain
+from vmrestorekit.predict import asked_disk, explain
 from vmrestorekit.predict.block_features import FEATURES
 from vmrestorekit.predict.explain import GROUPS, PAST_GROUPS, explain_block
 from vmrestorekit.predict.file_reads import FILE_READ_FEATURES
@@ -118,6 +118,40 @@ def test_what_few_or_none_read_is_told_so(predictor):
     assert "None of the 3 machines that have this content (alpha, beta, gamma) read it." in str(never)
     sometimes = explain_block(predictor, DELTA.manifest, block_of(DELTA, path_of(1)))
     assert sometimes.evidence["place"].rates == dict.fromkeys(LEARNED_FROM, 0.5)
+
+
+def test_of_a_block_that_is_not_looked_at_no_answer_is_told(predictor, knows_delta, monkeypatch):
+    block = block_of(DELTA, path_of(3), 2)
+    for learned in (predictor, knows_delta):
+        found = explain_block(learned, DELTA.manifest, block)
+        assert found.looked_at
+        assert "looked at" not in str(found)
+    monkeypatch.setattr(asked_disk, "UNLIKELY", 1.0)
+    unasked = dataclasses.replace(DELTA.manifest)  # what was scored before is kept
+    found = explain_block(predictor, unasked, block)
+    assert not found.looked_at
+    assert 0 < found.probability <= 0.1 < found.stranger_probability
+    assert found.probability == predictor.score_blocks(unasked)["probability"][block]
+    told = str(found)
+    assert "The block itself was not looked at" in told
+    assert "only files that are likely enough to be read are looked into" in told
+    assert "speaks" not in told
+    assert "Nothing known" not in told
+    # its own past read the file: it is looked at, however unlikely others make it
+    assert explain_block(knows_delta, unasked, block).looked_at
+
+
+def test_a_block_of_no_file_is_not_looked_at_if_nobody_has_it(predictor):
+    block = block_of(DELTA, path_of(3), 2)
+    here = pl.int_range(pl.len()) == block
+    blocks = DELTA.manifest.blocks.with_columns(
+        content=pl.when(here).then(pl.lit(77, pl.UInt64)).otherwise("content"),
+        file=pl.when(~here).then("file"),
+        file_block=pl.when(~here).then("file_block"),
+    )
+    found = explain_block(predictor, dataclasses.replace(DELTA.manifest, blocks=blocks), block)
+    assert not found.looked_at
+    assert "of those of no file, only what another machine has" in str(found)
 
 
 def test_a_file_that_only_this_machine_has(predictor):

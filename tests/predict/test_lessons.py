@@ -230,7 +230,8 @@ def test_neighbours_are_those_of_the_same_file():
     rate = np.array([0, np.nan, 0, 1, np.nan, 0, np.nan, np.nan], np.float32)
     content = np.column_stack([np.ones(8), rate, rate]).astype(np.float32)
     found = dict.fromkeys(KEYS, nothing) | {"content": content}
-    x = block_features(disk, BlockEvidence(disk, found), np.zeros((8, 2), np.float32), slice(None))
+    rows = dict.fromkeys(KEYS, np.arange(8, dtype=np.int32))
+    x = block_features(disk, BlockEvidence(disk, rows, found), np.zeros((8, 2), np.float32), slice(None))
     named = dict(zip(FEATURES, x.T, strict=True))
     nan = np.nan
     np.testing.assert_array_equal(named["rate_within_2"], [0, 0, 0, 0.5, 0.5, 0.5, 0, 0])
@@ -239,7 +240,7 @@ def test_neighbours_are_those_of_the_same_file():
     # a place that is known fills in for contents that are not, but never overrules those that are
     place = np.full((8, 3), 0.25, np.float32)
     x = block_features(
-        *(disk, BlockEvidence(disk, found | {"place": place})),
+        *(disk, BlockEvidence(disk, rows, found | {"place": place})),
         *(np.zeros((8, 2), np.float32), slice(None)),
     )
     named = dict(zip(FEATURES, x.T, strict=True))

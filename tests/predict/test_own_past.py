@@ -16,7 +16,7 @@ from vmrestorekit.predict.evidence import EvidenceTable
 from vmrestorekit.predict.learned import LearnedPredictor
 from vmrestorekit.predict.observations import observe
 from vmrestorekit.predict.observed import blocks_read
-from vmrestorekit.predict.past_reads import PastReads, Told
+from vmrestorekit.predict.past_reads import PastReads, Told, foretold, machines_to_foretell
 from vmrestorekit.predict.relatives import PAST_FEATURES, alike_with, past_features, past_of, relative_of
 
 ALPHA = small_machine("alpha", 1, boots=3)
@@ -193,7 +193,15 @@ class TestPastReads:
 
     def test_machines_with_one_boot_teach_nothing(self):
         boots = ALPHA[:1]
-        assert PastReads.learn([boots], observe(boots), None, seed=0).classifier is None
+        assert machines_to_foretell([boots, BETA], seed=0) == {"beta"}
+        assert PastReads.learn([], observe(boots), None, seed=0).classifier is None
+
+    def test_so_many_machines_are_drawn(self, monkeypatch):
+        monkeypatch.setattr(past_reads, "MACHINES", 2)
+        drawn = [machines_to_foretell([ALPHA, BETA, GAMMA], seed) for seed in range(20)]
+        assert {len(machines) for machines in drawn} == {2}
+        assert len(set(drawn)) == 3
+        assert drawn[0] == machines_to_foretell([ALPHA, BETA, GAMMA], seed=0)
 
     def lessons_of(self, monkeypatch, machines, unread):
         """What the trees are taught, and whom the stranger was told to forget."""
@@ -212,13 +220,18 @@ class TestPastReads:
         monkeypatch.setattr(past_reads, "Trees", FakeTrees)
         monkeypatch.setattr(past_reads, "UNREAD", unread)
         observations = [each for boots in machines for each in observe(boots)]
-        assert PastReads.learn(machines, observations, stranger, seed=0).classifier is not None
+        pasts = [foretold(boots) for boots in machines]
+        assert PastReads.learn(pasts, observations, stranger, seed=0).classifier is not None
         [lesson] = taught
         return lesson, forgotten, observations
 
     def test_the_last_boot_is_foretold_by_those_before_and_by_the_first_alone(self, monkeypatch):
         boots = small_machine("alpha", 1, boots=3)
-        (x, read, weight), _, observations = self.lessons_of(monkeypatch, [boots], 20)
+        (x, read, weight), forgotten, observations = self.lessons_of(monkeypatch, [boots], 20)
+        # others are asked once for both pasts; here they answer with the number of the row
+        assert forgotten == [{"alpha"}]
+        block = observations[0].described.block[x[:, PAST_FEATURES.index("stranger")].astype(int)]
+        np.testing.assert_array_equal(read, np.isin(block, read_in(boots[-1])))
         stored = observations[0].described.block.size
         assert sorted(set(x[:, PAST_FEATURES.index("boots")])) == [1, 2]
         # the last boot reads what the first one reads

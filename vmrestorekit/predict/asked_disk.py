@@ -118,8 +118,13 @@ class AskedDisk:
 
     def described(self, first: int, blocks: pl.DataFrame) -> DescribedDisk:
         """Describe what is worth a look among consecutive blocks, of which the first has this number."""
+        wanted = self.worth_a_look(first, blocks)
+        return describe_blocks(self.files, blocks, first, self.block_count, wanted)
+
+    def worth_a_look(self, first: int, blocks: pl.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell which of consecutive blocks are worth a look: by their files, the past, what others have."""
         owner = blocks["file"].fill_null(-1).to_numpy()
-        wanted = self.wanted[owner]
+        wanted: npt.NDArray[np.bool_] = self.wanted[owner]
         if not self.wanted[-1]:  # else everything is
             nobodys = np.flatnonzero(owner < 0)
             content = blocks["content"].gather(nobodys).to_numpy()
@@ -127,7 +132,7 @@ class AskedDisk:
             wanted[nobodys] = self.met[place] == content if self.met.size else False
             wanted[nobodys] &= ~self.files.is_free(nobodys + first, owner[nobodys])
             wanted[_inside(self.read_before, first, owner.size)] = True
-        return describe_blocks(self.files, blocks, first, self.block_count, wanted)
+        return wanted
 
     def hardly(self, blocks: pl.DataFrame) -> npt.NDArray[np.float64]:
         """Return how probable blocks are that are not looked at: next to nothing, but more than nothing.

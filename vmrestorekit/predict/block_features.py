@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,22 +24,37 @@ FEATURES = (
 )
 
 
+# what tells a block itself, from the most to the least specific
+IDENTITY = ("content", "place", "name_place", "part")
+
+
 class BlockEvidence:
     """What sources said of each of n blocks, and of those around it in the same file.
 
     Parameters
     ----------
     described : DescribedDisk
-    found : mapping of str to ndarray of float32, shape (n, 3)
-        Of each of `KEYS`: sources, mean rate, mean time.
+    rows : mapping of str to ndarray of int32, shape (n,)
+        Of each of `KEYS`: the blocks' rows in ``left``.
+    left : mapping of str to ndarray of float32, shape (k, 3)
+        Of each of `KEYS`: sources, mean rate, mean time; see `vmrestorekit.predict.evidence.Evidence`.
     """
 
-    def __init__(self, described: DescribedDisk, found: dict[str, Floats]) -> None:
-        self.found = found
-        identity = _first_known([found[key][:, 1] for key in ("content", "place", "name_place", "part")])
-        place = _first_known([found[key][:, 1] for key in ("place", "name_place", "part")])
+    def __init__(
+        self,
+        described: DescribedDisk,
+        rows: Mapping[str, npt.NDArray[np.int32]],
+        left: Mapping[str, Floats],
+    ) -> None:
+        self._rows, self._left = rows, left
+        rates = [left[key][rows[key], 1] for key in IDENTITY]
+        identity, place = _first_known(rates), _first_known(rates[1:])
         self.windows = [described.mean_within(identity, width) for width in WINDOWS]
         self.windows.append(described.mean_within(place, 8))
+
+    def of(self, key: str, blocks: npt.NDArray[np.int64] | slice) -> Floats:
+        """Return what was said of some of the blocks under a key; neighbours are asked for rates only."""
+        return self._left[key][self._rows[key][blocks]]
 
 
 def _first_known(rates: list[Floats]) -> Floats:
@@ -61,6 +78,6 @@ def block_features(
     rows : ndarray of int64, or slice
     """
     columns = [described.features[rows]]
-    columns += [np.minimum(evidence.found[key][rows], [MANY, np.inf, np.inf]) for key in KEYS]
+    columns += [np.minimum(evidence.of(key, rows), [MANY, np.inf, np.inf]) for key in KEYS]
     columns += [window[rows] for window in evidence.windows]
     return np.column_stack([*columns, of_files[rows]]).astype(np.float32)

@@ -163,7 +163,8 @@ class EvidenceTable:
             totals = totals.copy()
             for source in left_out:
                 self._add(totals, source, -1)
-        return _means_of_totals(totals)
+        found: Floats = _means_of_totals(totals)
+        return found
 
 
 def _begins(keys: Keys) -> npt.NDArray[np.int64]:
@@ -173,7 +174,8 @@ def _begins(keys: Keys) -> npt.NDArray[np.int64]:
 
 def _different(keys: Keys) -> Keys:
     """Return each of ascending keys once; 0 is none."""
-    return keys[np.diff(keys, prepend=np.uint64(0)) != 0]
+    found: Keys = keys[np.diff(keys, prepend=np.uint64(0)) != 0]
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
@@ -264,7 +266,3 @@ class Evidence:
     def without(self, sources: Collection[str] = ()) -> dict[str, Floats]:
         """Return what is left of each table without some sources, see `EvidenceTable.without`."""
         return {kind: table.without(sources) for kind, table in self.tables.items()}
-
-    def found(self, keys: Mapping[str, Keys], left: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Return under each kind of key what is said of each key, by what `without` left."""
-        return {kind: left[kind][rows] for kind, rows in self.rows(keys).items()}

@@ -96,10 +96,9 @@ def draw_examples(
         if lesson.without != without:
             without, view = lesson.without, evidence.without(lesson.without)
         chosen, stands_for = _draw(observation, lesson, each, drawn)
-        found = {key: view[key][row] for key, row in rows.items()}
         features = block_features(
             observation.described,
-            BlockEvidence(observation.described, found),
+            BlockEvidence(observation.described, rows, view),
             spread_to_blocks(observation.described, files),
             chosen,
         )

@@ -23,6 +23,7 @@ from vmrestorekit.predict.missed import with_path_classes
 from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.past_reads import Told
 from vmrestorekit.predict.relatives import PAST_FEATURES, Past, past_features, relative_of
+from vmrestorekit.traces.large_manifest import LargeManifest
 from vmrestorekit.traces.manifest import Manifest
 
 __all__ = ["GROUPS", "PAST_GROUPS", "explain_block"]
@@ -119,6 +120,7 @@ def explain_block(
         told = Told(learned.classifier_.chances(x), learned.time_regressor_.values(x), of_files[[row], 0])
         past, past_contributions = _of_past(learned, described, row, disk, relative, told)
     scores = learned.score_blocks(manifest, disk).row(number, named=True)
+    asked = learned.asked(LargeManifest.of(manifest), disk)
     place = manifest.blocks.row(number, named=True)
     file = (
         {"path": None, "package": None}
@@ -137,6 +139,7 @@ def explain_block(
         position=place["file_block"],
         probability=scores["probability"],
         first_read_ns=scores["first_read_ns"],
+        looked_at=bool(asked.worth_a_look(0, manifest.blocks)[number]),
         evidence={key: _met(learned, key, int(described.keys[key][row]), without) for key in KEYS},
         file_probability=None if file["path"] is None else float(of_files[row, 0]),
         chain=chain,

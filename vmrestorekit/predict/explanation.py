@@ -155,6 +155,9 @@ class BlockExplanation:
         Of being read before the boot ends, as `score_blocks` says.
     first_read_ns : float or None
         When that is expected, on the recording's clock since launch.
+    looked_at : bool
+        Whether the model of blocks was asked at all. Only blocks of files that are likely enough to be read
+        are looked at (`vmrestorekit.predict.asked_disk`); the others get next to nothing, whatever it says.
     evidence : dict of str to Met
         A machine of the disk's own lineage is not among the witnesses; see `past`.
     file_probability : float or None
@@ -168,7 +171,7 @@ class BlockExplanation:
     contributions : tuple of Contribution
         To the answer by what other machines did, the greatest first.
     stranger_probability : float
-        That answer. Without a past, it is `probability`.
+        That answer. Without a past, it is `probability` if the block was looked at.
     nothing_known : float
         What the probability would be if nothing of the block were known.
     past_contributions : tuple of Contribution
@@ -183,6 +186,7 @@ class BlockExplanation:
     position: int | None
     probability: float
     first_read_ns: float | None
+    looked_at: bool
     evidence: Mapping[str, Met]
     file_probability: float | None
     chain: Chain | None
@@ -205,7 +209,7 @@ class BlockExplanation:
         ]
         if self.past is not None:
             told.append(_sentence(self.past))
-            if self.past_contributions:
+            if self.past_contributions and self.looked_at:
                 told.append(_sentence(_speaks(self.past_contributions)))
         if any(met.rates for met in self.evidence.values()):
             told += [_sentence(self.evidence[key]) for key in self._telling_keys()]
@@ -224,17 +228,30 @@ class BlockExplanation:
             told.append(
                 _sentence(f"{refer} ({_listed(self.users)}), but no program or unit likely to be read")
             )
+        return "\n".join([*told, *(self._what_speaks() if self.looked_at else [self._not_looked_at()])])
+
+    __repr__ = __str__
+
+    def _what_speaks(self) -> list[str]:
         others = (
             "" if self.past is None else f"by what others did it would be {self.stranger_probability:.2f}: "
         )
-        told.append(_sentence(others + _speaks(self.contributions)))
-        told.append(
+        return [
+            _sentence(others + _speaks(self.contributions)),
             f"(Nothing known, it would be {self.nothing_known:.2f}. In parentheses: what each adds to the "
-            f"logarithm of the odds; +0.7 doubles them.)"
-        )
-        return "\n".join(told)
+            f"logarithm of the odds; +0.7 doubles them.)",
+        ]
 
-    __repr__ = __str__
+    def _not_looked_at(self) -> str:
+        if self.path is None:
+            return (
+                "The block itself was not looked at, and gets next to nothing: of those of no file, only "
+                "what another machine has, or an earlier boot read, is looked at, and nothing that was freed."
+            )
+        return (
+            "The block itself was not looked at, and gets next to nothing: only files that are likely enough "
+            "to be read are looked into, and this one is not."
+        )
 
     def _telling_keys(self) -> list[str]:
         """Return the keys worth a sentence: the content, the most specific place, the most specific name."""

@@ -32,7 +32,7 @@ FILE_READ_FEATURES = (
     *("used_by_chain", "used_by", "used_by_sum", "users", "uses"),
 )
 # of files that nothing was read of, only some are needed to learn from, if there are many
-UNREAD_SHARE, FEWEST_UNREAD = 0.15, 500
+UNREAD_SHARE, FEWEST_UNREAD = 0.08, 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from vmrestorekit.predict.examples import draw_examples
 from vmrestorekit.predict.file_reads import FileReads, spread_to_blocks
 from vmrestorekit.predict.later_boots import continued, names_of_parts
 from vmrestorekit.predict.lessons import lessons, parts_of_blocks, parts_of_files
-from vmrestorekit.predict.mapped import states_let_go
+from vmrestorekit.predict.mapped import states_held
 from vmrestorekit.predict.observations import (
     CLOCK_POINTS,
     MINUTE_NS,
@@ -103,7 +103,7 @@ class LearnedPredictor(BlockPredictor):
         max_iter: int = 150,
         learning_rate: float = 0.12,
         max_leaf_nodes: int = 31,
-        max_examples: int = 240_000,
+        max_examples: int = 200_000,
         random_state: int = 0,
     ) -> None:
         self.max_iter = max_iter
@@ -117,8 +117,7 @@ class LearnedPredictor(BlockPredictor):
         to_foretell = machines_to_foretell(machines, self.random_state)
         observations, pasts = [], []
         for own in machines:
-            with states_let_go(own):
-                # a state is stored as changes since the one before: all are read here, once
+            with states_held(own):
                 observations += observe(own)
                 pasts += [foretold(own)] if own[-1].vm in to_foretell else []
         self._learn_from_others(observations)
@@ -203,7 +202,7 @@ class LearnedPredictor(BlockPredictor):
             **TREES,
         }
         self.classifier_ = Trees.classify(*examples.of_reading(), max_iter=self.max_iter, **settings)
-        self.time_regressor_ = Trees.regress(*examples.of_time(), max_iter=self.max_iter // 2, **settings)
+        self.time_regressor_ = Trees.regress(*examples.of_time(), max_iter=self.max_iter // 3, **settings)
         after = examples.of_reading_after()
         self.after_classifier_ = None
         if np.unique(after[1]).size == 2:
@@ -221,7 +220,7 @@ class LearnedPredictor(BlockPredictor):
         return scores
 
     def _score_pieces(self, manifest: LargeManifest, disk: int) -> Iterator[pl.DataFrame]:
-        asked = self._asked(manifest, disk)
+        asked = self.asked(manifest, disk)
         for described, x, first, blocks in self._described(manifest, asked):
             of_files = asked.of_files[described.file, 0]
             read, clock = self.classifier_.chances(x), self.clock_
@@ -266,7 +265,7 @@ class LearnedPredictor(BlockPredictor):
         """
         check_is_fitted(self)
         # files that no boot reads may well be read then
-        asked = self._asked(LargeManifest.of(manifest), disk, everything=True)
+        asked = self.asked(LargeManifest.of(manifest), disk, everything=True)
         ((described, x, _, blocks),) = self._described(LargeManifest.of(manifest), asked)
         trees, clock = self.after_classifier_, self.clock_
         read = np.zeros(described.block.size, np.float32) if trees is None else trees.chances(x)
@@ -281,7 +280,8 @@ class LearnedPredictor(BlockPredictor):
         first_read_ns[described.block] = clock[-1] + gone_by * MINUTE_NS
         return _scores(probability, first_read_ns)
 
-    def _asked(self, manifest: LargeManifest, disk: int, everything: bool = False) -> AskedDisk:
+    def asked(self, manifest: LargeManifest, disk: int, everything: bool = False) -> AskedDisk:
+        """Ask of the files of a disk whether anything of them is read, to know which blocks to look at."""
         met = self.evidence_.tables["content"].known
         return AskedDisk.of(manifest, disk, self.pasts_, self.file_reads_, met, everything)
 
@@ -292,7 +292,7 @@ class LearnedPredictor(BlockPredictor):
         known = self.evidence_.without(asked.without)
         for first, blocks in manifest.pieces():
             described = asked.described(first, blocks)
-            evidence = BlockEvidence(described, self.evidence_.found(described.keys, known))
+            evidence = BlockEvidence(described, self.evidence_.rows(described.keys), known)
             x = block_features(described, evidence, asked.of_files[described.file], slice(None))
             yield described, x, first, blocks
 
@@ -317,8 +317,9 @@ class LearnedPredictor(BlockPredictor):
         And, of all rows, what is said of their files (`spread_to_blocks`).
         """
         of_files = spread_to_blocks(described, self.file_reads_.predict(described, without))
-        found = self.evidence_.found(described.keys, self.evidence_.without(without))
-        return block_features(described, BlockEvidence(described, found), of_files, rows), of_files
+        evidence, left = self.evidence_, self.evidence_.without(without)
+        found = BlockEvidence(described, evidence.rows(described.keys), left)
+        return block_features(described, found, of_files, rows), of_files
 
 
 def _scores(probability: npt.NDArray[np.float64], first_read_ns: npt.NDArray[np.float64]) -> pl.DataFrame:

@@ -25,7 +25,17 @@ from vmrestorekit.traces.working_set import boot_blocks, until_boot_done
 if TYPE_CHECKING:
     from vmrestorekit.traces.corpus import Boot
 
-__all__ = ["WAYS", "accesses", "block_keys", "expect_way", "keyed_reads", "pool", "replayed", "states_let_go"]
+__all__ = [
+    "WAYS",
+    "accesses",
+    "block_keys",
+    "expect_way",
+    "keyed_reads",
+    "pool",
+    "replayed",
+    "states_held",
+    "states_let_go",
+]
 
 WAYS = ("address", "content", "path")
 
@@ -177,6 +187,18 @@ def states_let_go(boots: Sequence[Boot]) -> Iterator[None]:
     for boot in boots:
         if not any(boot is other for other in held):
             boot.drop_manifests()
+
+
+@contextlib.contextmanager
+def states_held(boots: Sequence[Boot]) -> Iterator[None]:
+    """Hold the states of the disks before boots of a machine, until all that asks for them has been done.
+
+    A state is stored as changes since the one before, so that of the last boot is dear to read twice.
+    """
+    with states_let_go(boots):
+        for boot in boots:
+            _ = boot.manifests
+        yield
 
 
 def pool(found: pl.DataFrame, machines: int) -> pl.DataFrame:

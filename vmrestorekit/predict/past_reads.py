@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,11 +64,10 @@ class PastReads:
         drawn = np.random.default_rng(seed)
         features, answers, weights = [], [], []
         for boot, pasts in foretold:
-            for past in pasts:
-                for x, read, weight in _examples(boot, past, observations, stranger, drawn):
-                    features.append(x)
-                    answers.append(read)
-                    weights.append(weight)
+            for x, read, weight in _examples(boot, pasts, observations, stranger, drawn):
+                features.append(x)
+                answers.append(read)
+                weights.append(weight)
         read = np.concatenate(answers) if answers else np.zeros(0, bool)
         if np.unique(read).size < 2:
             return cls(None)
@@ -107,31 +106,36 @@ def foretold(boots: tuple[Boot, ...]) -> Foretold:
 
 def _examples(
     boot: Boot,
-    past: Past,
+    pasts: Sequence[Past],
     observations: Sequence[Observation],
     stranger: Stranger,
     drawn: np.random.Generator,
-) -> list[tuple[Floats, npt.NDArray[np.bool_], Floats]]:
-    reads = reads_of(boot)
+) -> Iterator[tuple[Floats, npt.NDArray[np.bool_], Floats]]:
     lineage = frozenset(each.vm for each in observations if each.lineage == boot.lineage)
-    found = []
     for observation in observations:
-        if observation.vm != boot.vm or observation.disk >= len(past.disks):
+        disk, described = observation.disk, observation.described
+        having = [past for past in pasts if observation.vm == boot.vm and disk < len(past.disks)]
+        if not having:
             continue
-        described = observation.described
-        earlier = past.disks[observation.disk]
-        now = ~np.isnan(
-            reads.of_disk(observation.disk, int(described.block.max(initial=-1)) + 1)[described.block]
-        )
-        known = now | earlier.read_before(described)
-        unread = drawn.permutation(np.flatnonzero(~known))
-        rows = np.concatenate([np.flatnonzero(known), unread[:UNREAD]])
-        weight = np.ones(rows.size, np.float32)
-        weight[np.count_nonzero(known) :] = unread.size / max(min(unread.size, UNREAD), 1)
-        told = stranger(described, rows, lineage)
-        alike = alike_with(described, earlier)
-        x = past_features(
-            described, earlier, past.boots, alike, (told.probability, told.when, told.file_read), rows
-        )
-        found.append((x, now[rows], weight))
-    return found
+        blocks = int(described.block.max(initial=-1)) + 1
+        now = ~np.isnan(reads_of(boot).of_disk(disk, blocks)[described.block])
+        chosen = [_draw(now | past.disks[disk].read_before(described), drawn) for past in having]
+        # what a stranger says is dear to ask for, and does not depend on the past
+        asked = np.unique(np.concatenate([rows for rows, _ in chosen]))
+        told = stranger(described, asked, lineage)
+        answers = np.array([told.probability, told.when, told.file_read])
+        for past, (rows, weight) in zip(having, chosen, strict=True):
+            earlier = past.disks[disk]
+            alike = alike_with(described, earlier)
+            of_others = answers[:, np.searchsorted(asked, rows)]
+            x = past_features(described, earlier, past.boots, alike, tuple(of_others), rows)
+            yield x, now[rows], weight
+
+
+def _draw(known: npt.NDArray[np.bool_], drawn: np.random.Generator) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Return the rows that are known, and some of the others, with how many rows each stands for."""
+    unread = drawn.permutation(np.flatnonzero(~known))
+    rows = np.concatenate([np.flatnonzero(known), unread[:UNREAD]])
+    weight = np.ones(rows.size, np.float32)
+    weight[np.count_nonzero(known) :] = unread.size / max(min(unread.size, UNREAD), 1)
+    return rows, weight
