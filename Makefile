@@ -8,14 +8,17 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 REQUIREMENT := .[lab,test]
-NOTEBOOK := 01_instant_restore_versus_live_mount.ipynb
+NOTEBOOK := 00_start_here.ipynb
 ARGS ?=
+# tests in so many processes, each with its own files; 2 to 3 GB of memory each
+WORKERS ?= 2
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # JupyterLab refuses to run as root unless told that this is meant
 ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # one thing after the other even with `make -j`: tests that run at once disturb each other's times
 .NOTPARALLEL:
-.PHONY: help install lab test test-unit test-notebooks test-browser test-realvm lint constraints clean
+.PHONY: help install lab test test-unit test-notebooks test-browser test-realvm lint docs constraints clean
 
 help:
 	@echo 'make lab           JupyterLab on the notebooks (ARGS=--no-browser on a server)'
@@ -23,6 +26,7 @@ help:
 	@echo 'make test-browser  the notebooks in real JupyterLab; needs Chromium'
 	@echo 'make test-realvm   a real virtual machine boots; needs QEMU'
 	@echo 'make lint          ruff and mypy'
+	@echo 'make docs          the documentation site, into build/site'
 	@echo 'make constraints   pin the newest versions of everything anew'
 
 install: $(INSTALLED)
@@ -45,13 +49,14 @@ lab: $(INSTALLED)
 test: test-unit test-notebooks
 
 test-unit: $(INSTALLED)
-	$(RUN) -m pytest $(ARGS)
+	# what takes longest begins first
+	$(RUN) -m pytest $(SIDE_BY_SIDE) tests/test_readme.py tests/course/test_solutions.py tests $(ARGS)
 
 test-notebooks: $(INSTALLED)
-	$(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg notebooks
+	$(RUN) -m pytest $(SIDE_BY_SIDE) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg notebooks
 
 test-browser: $(INSTALLED)
-	$(RUN) -m pytest -m browser $(ARGS)
+	$(RUN) -m pytest $(SIDE_BY_SIDE) -m browser tests/browser $(ARGS)
 
 test-realvm: $(INSTALLED)
 	$(RUN) -m pytest -m realvm $(ARGS)
@@ -60,6 +65,10 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# the line that it prints otherwise is about a later release of MkDocs
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict $(ARGS)
 
 # not with a later Python than Debian 12's: pip would choose versions that cannot be installed there
 constraints:

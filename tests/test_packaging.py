@@ -120,7 +120,7 @@ def test_what_the_code_imports_is_declared_and_the_other_way_round() -> None:
                 imported.add(node.module)
     own = {"vmrestorekit", *sys.stdlib_module_names}
     roots = {name.split(".")[0] for name in imported} - own
-    distribution = {"sklearn": "scikit-learn", "qemu": "qemu.qmp"}
+    distribution = {"sklearn": "scikit-learn", "qemu": "qemu.qmp", "vl_convert": "vl-convert-python"}
     used = {canonicalize_name(distribution.get(root, root)) for root in roots}
     base = {canonicalize_name(requirement.name) for requirement in BASE}
     optional = {

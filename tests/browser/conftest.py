@@ -29,14 +29,20 @@ def artifacts() -> Path:
     return Path(os.environ.get("VMRESTOREKIT_ARTIFACTS", REPOSITORY / "artifacts"))
 
 
+def expect_chromium() -> None:
+    """Skip a test where there is no Chromium; in CI, fail it."""
+    if Path(CHROMIUM).exists():
+        return
+    reason = f"expected Chromium at {CHROMIUM}; install it, or set VMRESTOREKIT_CHROMIUM to its path"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture
 def lab_page(tmp_path: Path) -> Iterator[Callable[..., tuple[Any, Any]]]:
     """Return a function from a folder of notebooks to (page, server); all ends with the test."""
-    if not Path(CHROMIUM).exists():
-        reason = f"expected Chromium at {CHROMIUM}; install it, or set VMRESTOREKIT_CHROMIUM to its path"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    expect_chromium()
     with ExitStack() as stack:
 
         def start(

@@ -79,7 +79,7 @@ def compare(
     return {mode: simulate(boot, plan.with_mode(mode), hardware) for mode in modes}
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)
 def _full_backup(manifests: tuple[Manifest, ...], block_bytes: int) -> BackupLayout:
     from vmrestorekit.backup.layout import BackupLayout
 

@@ -25,7 +25,7 @@ from vmrestorekit.traces.boots import Boot
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES, Manifest
 from vmrestorekit.traces.working_set import blocks_touched
 
-__all__ = ["KINDS_READ", "first_touch_map", "touches_by_kind"]
+__all__ = ["KINDS_READ", "first_touch_map", "kinds_of_files", "touches_by_kind"]
 
 renderer.enable()
 
@@ -83,12 +83,12 @@ def touches_by_kind(boot: Boot) -> pl.DataFrame:
         found = manifest.blocks[here["block"]].select("content", "file")
         named = pl.concat([here, found], how="horizontal").with_columns(place=place[here["block"]])
         named = named.filter(pl.col("content") != 0)
-        disks.append(named.join(_kinds_of_files(manifest), on="file", how="left"))
+        disks.append(named.join(kinds_of_files(manifest), on="file", how="left"))
     what = pl.col("what").fill_null("other")
     return pl.concat(disks).sort("touch").select("disk", "block", "place", "path", "second", what)
 
 
-def _kinds_of_files(manifest: Manifest) -> pl.DataFrame:
+def kinds_of_files(manifest: Manifest) -> pl.DataFrame:
     """Return `file`, `path` and `what` of each file.
 
     A file system without the folders of an installation is mounted somewhere, but the manifest does not say

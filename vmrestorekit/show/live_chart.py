@@ -40,6 +40,7 @@ class LiveChart(widgets.Output):  # type: ignore[misc]
             {
                 "output_type": "display_data",
                 "data": {MIME_TYPE: specification, "text/plain": f"<Chart: {described}>"},
-                "metadata": {},
+                # its own menu has no name for screen readers; the widget's row of controls saves the chart
+                "metadata": {MIME_TYPE: {"embed_options": {"actions": False}}},
             },
         )

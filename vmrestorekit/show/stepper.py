@@ -17,6 +17,7 @@ from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.sentences import KIND_NAMES
+from vmrestorekit.show.slider_names import SliderNames
 from vmrestorekit.show.theme import STYLE, styled
 from vmrestorekit.show.units import clock as clock_text
 
@@ -78,6 +79,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             _row(self.columns, gap="8px 20px", align="stretch"),
             _row([self._figures, self._whole_run], gap="8px 28px", align="stretch"),
             self.export,
+            SliderNames(),
         ]
         self.observe(self._show, "index")
         self._show()

@@ -1,0 +1,294 @@
+"""Checks of notebook 06: what one file takes, when a mount may expire, and what is lost when it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+import vmrestorekit as vr
+from checks import Verdict, hint, right, your_turn
+from vmrestorekit.plan import LaunchRule
+from vmrestorekit.predict.profiles import SelectedFiles, first_set
+from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
+
+__all__ = ["SERVICE_SECONDS", "SIZES", "Case", "check_bytes", "check_expiry", "check_lost", "draw"]
+
+SIZES = (64 << 10, 1 << 20)
+SERVICE_SECONDS = 30
+_SECOND = 1_000_000_000
+_KIB, _MIB = 1 << 10, 1 << 20
+# a client kept these busy for a minute after the boot
+_MACHINES = (
+    "bookworm-files",
+    "bookworm-node",
+    "bookworm-web",
+    "bullseye-db",
+    "bullseye-mail",
+    "trixie-cache",
+    "trixie-dns",
+)
+_DEVICES = ("disk_library", "object_storage", "flash")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A recorded boot, a file on its first disk, and how it is mounted.
+
+    Attributes
+    ----------
+    boot : Boot
+    path : str
+    plan : RestorePlan
+        Of a live mount; expires after `expiry_seconds`.
+    hardware : str
+    expiry_seconds : int
+    """
+
+    boot: vr.Boot
+    path: str
+    plan: vr.RestorePlan
+    hardware: str
+    expiry_seconds: int
+
+    @functools.cached_property
+    def mount(self) -> vr.Timeline:
+        """The live mount, simulated."""
+        return vr.simulate(self.boot, self.plan, self.hardware)
+
+    def __repr__(self) -> str:
+        launch = self.plan.launch.head_start_ns // _SECOND
+        return (
+            f"{self.boot.vm}, {self.boot.boot}. The file: {self.path}. The mount: from {self.hardware}, "
+            f"launch after {launch} s, expiry after {self.expiry_seconds} s."
+        )
+
+
+def draw(corpus: vr.Corpus, seed: int) -> Case:
+    """Draw a machine, one of its files, and a mount."""
+    drawn = random.Random(f"live mount {seed}")
+    boot = corpus[drawn.choice(_MACHINES)].boot("boot-1")
+    paths = _fitting_files(boot)
+    path = drawn.choice(paths)
+    plan = vr.RestorePlan(
+        boot.disk_bytes,
+        mode="live_mount",
+        # O3: the user's selected files are the profile
+        first_set=first_set([SelectedFiles(("/boot/*", "/etc/*"))], boot.manifests),
+        launch=LaunchRule("head_start", head_start_ns=drawn.randint(2, 8) * _SECOND),
+        expiry_ns=3600 * _SECOND,
+        warning_ns=10 * _SECOND,
+    )
+    hardware = drawn.choice(_DEVICES)
+    # when some of its writes were done, and not yet all
+    writes = vr.simulate(boot, plan, hardware).events.filter(pl.col("kind") == "written")["time_ns"]
+    seconds = int(writes[int(drawn.uniform(0.3, 0.8) * len(writes))] // _SECOND) + 1
+    return Case(boot, path, plan.replace(expiry_ns=seconds * _SECOND), hardware, seconds)
+
+
+def _fitting_files(boot: vr.Boot) -> list[str]:
+    """Return the files of the first disk of which the size of blocks makes a difference, in order."""
+    manifest = boot.manifests[0]
+    sizes = manifest.files.with_row_index("file").filter(
+        pl.col("kind") == "regular", pl.col("size").is_between(200 * _KIB, 8 * _MIB)
+    )
+    in_use = manifest.blocks.with_row_index("block").filter(
+        pl.col("content") != 0, pl.col("file").is_in(sizes["file"].implode())
+    )
+    place = pl.col("block").cast(pl.Int64) * MANIFEST_BLOCK_BYTES
+    counts = in_use.group_by("file").agg((place // size).n_unique().alias(str(size)) for size in SIZES)
+    small, large = (pl.col(str(size)) * size for size in SIZES)
+    differing = counts.filter(small < large)["file"].sort()
+    return sorted(manifest.files["path"].gather(differing).to_list())
+
+
+def _whole(number: Any) -> int | None:
+    """Return a whole number as such, also from NumPy or polars; None if it is none."""
+    if isinstance(number, bool) or not hasattr(number, "__int__") or isinstance(number, str):
+        return None
+    try:
+        return int(number) if int(number) == number else None
+    except (ValueError, OverflowError):  # infinite, or no number at all
+        return None
+
+
+# --- 1: how many bytes does one file take? ----------------------------------------------------------------
+
+
+def _stored_blocks(case: Case) -> npt.NDArray[np.int64]:
+    """Return the stored 4 KiB blocks of the case's file."""
+    manifest = case.boot.manifests[0]
+    file = manifest.files["path"].to_list().index(case.path)
+    mine = (manifest.blocks["file"] == file).fill_null(False) & (manifest.blocks["content"] != 0)
+    return np.flatnonzero(mine.to_numpy())
+
+
+def check_bytes(answer: Any, case: Case) -> Verdict:
+    """Check what has to be read from the backup for the case's file, for each size of `SIZES`."""
+    asked = f"How many bytes are read for {case.path}: {{{SIZES[0]}: …, {SIZES[1]}: …}}?"
+    if answer is None or answer is ... or (isinstance(answer, Mapping) and ... in answer.values()):
+        return your_turn(asked)
+    if not isinstance(answer, Mapping) or set(answer) != set(SIZES):
+        return hint(
+            f"Expected a dictionary with the sizes {SIZES[0]} and {SIZES[1]} and bytes, got {answer!r}."
+        )
+    given = {size: _whole(answer[size]) for size in SIZES}
+    if any(count is None for count in given.values()):
+        return hint(f"Expected whole numbers of bytes, got {answer!r}.")
+    blocks = _stored_blocks(case)
+    counts = {size: len(np.unique(blocks * MANIFEST_BLOCK_BYTES // size)) for size in SIZES}
+    if given == {size: count * size for size, count in counts.items()}:
+        own = len(blocks) * MANIFEST_BLOCK_BYTES
+        small, large = (counts[size] * size for size in SIZES)
+        return right(
+            f"The file has {own / _KIB:,.0f} KiB in blocks of its own. {counts[SIZES[0]]} blocks of 64 KiB "
+            f"are {small / _KIB:,.0f} KiB, {counts[SIZES[1]]} of 1 MiB are {large / _KIB:,.0f} KiB: "
+            f"{large / small:.1f} times as much. The rest belongs to its neighbours on the disk."
+        )
+    if given == counts:
+        return hint(
+            "That is how many blocks there are. Asked for is how many bytes: each is read as a whole."
+        )
+    if set(given.values()) == {len(blocks) * MANIFEST_BLOCK_BYTES}:
+        return hint(
+            "These are the file's own 4 KiB blocks. Whole blocks of 64 KiB, or 1 MiB, are read: in how "
+            "many different ones do they lie?"
+        )
+    size = int(case.boot.manifests[0].files.filter(pl.col("path") == case.path)["size"][0])
+    if given == {each: -(-size // each) * each for each in SIZES}:
+        return hint(
+            "You have rounded up the file's size, as if it began where a block begins and lay in one piece. "
+            "Look at where its 4 KiB blocks lie on the disk."
+        )
+    wrong = [f"{size // _KIB:,} KiB" for size in SIZES if given[size] != counts[size] * size]
+    return hint(
+        f"Not yet for blocks of {' and '.join(wrong)}. Take the 4 KiB blocks of the file that have contents, "
+        "divide where they begin by the size of a block, rounding down, and count different results."
+    )
+
+
+# --- 2: when may it expire? -------------------------------------------------------------------------------
+
+
+def _run(case: Case, seconds: int) -> dict[str, Any]:
+    plan = case.plan.replace(expiry_ns=seconds * _SECOND)
+    return vr.simulate(case.boot, plan, case.hardware, detail="summary").summary()
+
+
+def _fits(figures: Mapping[str, Any], seconds: int) -> bool:
+    ready = figures["time_to_ready_ns"]
+    served = ready is not None and seconds * _SECOND - ready >= SERVICE_SECONDS * _SECOND
+    return served and figures["cut_off"] == 0
+
+
+@functools.cache
+def _shortest(case: Case) -> tuple[int, int]:
+    """Return the shortest expiry in whole seconds, and the nanosecond at which the boot is done."""
+    ready = int(_run(case, 3600)["time_to_ready_ns"])
+    seconds = -(-ready // _SECOND) + SERVICE_SECONDS
+    while not _fits(_run(case, seconds), seconds):
+        seconds += 1
+    return seconds, ready
+
+
+def check_expiry(answer: Any, case: Case) -> Verdict:
+    """Check the shortest expiry with which the boot is done, and 30 s of service are not cut off."""
+    if answer is None or answer is ...:
+        return your_turn(f"After how many whole seconds may the mount expire? {case!r}")
+    seconds = _whole(answer)
+    if seconds is None or seconds < 1:
+        return hint(f"Expected a whole number of seconds, at least 1, got {answer!r}.")
+    if seconds > 86_400:
+        return hint("More than a day: expected seconds, not nanoseconds.")
+    if seconds * _SECOND <= case.plan.launch.head_start_ns:
+        return hint("Then the mount expires before the machine is launched: no plan can have that.")
+    shortest, ready = _shortest(case)
+    if seconds == shortest:
+        local = int(_run(case, 3600)["local_boot_ns"]) / _SECOND
+        return right(
+            f"Launch after {case.plan.launch.head_start_ns / _SECOND:g} s, boot done at "
+            f"{ready / _SECOND:.1f} s (from a local disk it takes {local:.1f} s), then {SERVICE_SECONDS} s "
+            f"of service. Nothing was under way at {seconds} s that the expiry cut off. Its clock runs "
+            "from the request for the mount, not from the boot."
+        )
+    figures = _run(case, seconds)
+    if figures["time_to_ready_ns"] is None:
+        return hint(f"After {seconds} s the machine is still booting: there is no time_to_ready_ns.")
+    if seconds * _SECOND - ready < SERVICE_SECONDS * _SECOND:
+        return hint(
+            f"The boot is done, but after {seconds} s there were less than {SERVICE_SECONDS} s of service. "
+            "Mind that time_to_ready_ns counts from the request, time_to_boot_ns from the launch."
+        )
+    if figures["cut_off"]:
+        return hint(f"At {seconds} s requests were under way: {figures['cut_off']} cut off.")
+    return hint(f"{seconds} s are enough, but it goes shorter.")
+
+
+# --- 3: what is lost? -------------------------------------------------------------------------------------
+
+
+def _written_units(trace: pl.DataFrame, rows: pl.Series) -> set[tuple[int, int]]:
+    """Return the disks and numbers of the 4 KiB units that these rows of a trace write."""
+    units = set()
+    for disk, offset, length in trace[rows.unique()].select("disk", "offset", "length").iter_rows():
+        last = -(-(offset + length) // MANIFEST_BLOCK_BYTES)
+        units |= {(disk, unit) for unit in range(offset // MANIFEST_BLOCK_BYTES, last)}
+    return units
+
+
+def check_lost(answer: Any, case: Case) -> Verdict:
+    """Check how many different 4 KiB units were written when the mount expired."""
+    if answer is None or answer is ...:
+        return your_turn(f"How many 4 KiB units had been written, and are lost, at {case.expiry_seconds} s?")
+    count = _whole(answer)
+    if count is None or count < 0:
+        return hint(f"Expected a whole number of 4 KiB units, at least 0, got {answer!r}.")
+    trace = case.boot.trace.frame
+    written = case.mount.events.filter(pl.col("kind") == "written")
+    lost = _written_units(trace, written["request"])
+    every = trace.with_row_index("row").filter(pl.col("op") == "write")
+    lengths = int(trace[written["request"].unique()]["length"].sum())
+    if count == len(lost):
+        kept = count * MANIFEST_BLOCK_BYTES
+        again = ", some of them more than once" if lengths > kept else ""
+        return right(
+            f"{count:,} units, {kept / _KIB:,.0f} KiB, written by {written['request'].n_unique():,} "
+            f"requests{again}. They were in the write cache, and nowhere else: the backup copy never heard "
+            "of them."
+        )
+    if count == len(_written_units(trace, every["row"])):
+        return hint(
+            "You have counted the whole recording. What would have come after the expiry was never written."
+        )
+    if count == written["request"].n_unique():
+        return hint(
+            "That is how many writes there were. A write may cover several units, and units come again."
+        )
+    if count == len(lost) * MANIFEST_BLOCK_BYTES:
+        return hint("These are bytes. Asked for is a number of units.")
+    if count in (lengths, lengths // MANIFEST_BLOCK_BYTES):
+        return hint(
+            "You have counted a unit each time that it was written. Lost is only what is there at the end."
+        )
+    if count == len({*_blocks_of(written)}):
+        return hint(
+            "These are blocks of the read cache. Writes are kept in units of 4 KiB: look into the trace."
+        )
+    return hint(
+        "Not yet. The events of kind 'written' say in 'request' which rows of the trace were done when the "
+        "mount expired; these rows say disk, offset and length."
+    )
+
+
+def _blocks_of(written: pl.DataFrame) -> list[int]:
+    return [
+        block
+        for first, count in written.select("block", "count").iter_rows()
+        for block in range(first, first + count)
+    ]

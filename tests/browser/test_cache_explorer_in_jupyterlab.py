@@ -1,0 +1,105 @@
+"""The cache explorer in real JupyterLab: light and dark, narrow and wide, by mouse and by keyboard."""
+
+import json
+from pathlib import Path
+
+import pytest
+from lab_in_chromium import (
+    errors,
+    keep_screenshot,
+    open_notebook,
+    run_all,
+    sentences,
+    wait_for_other_sentences,
+)
+
+pytestmark = pytest.mark.browser
+
+CELLS = [
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    "from tiny_boots import tiny_manifest, tiny_trace\n"
+    "import vmrestorekit as vr\n"
+    "from vmrestorekit.restore.replay import block_accesses\n"
+    "from vmrestorekit.show.cache_explorer import CacheExplorer\n"
+    "boots = [vr.Boot.from_parts(tiny_trace(name), [tiny_manifest()]) for name in ('one', 'two')]\n"
+    "first_set = list(dict.fromkeys(block_accesses(boots[0].trace).tolist()))\n"
+    "plan = vr.RestorePlan(boots[0].disk_bytes, first_set=first_set)",
+    "sizes = [0.125, 0.25, 0.5, 1, 2, 4]\n"
+    "explorer = CacheExplorer(boots[0], plan, clones=boots[1:], sizes_mib=sizes)\n"
+    "explorer",
+    "explorer.wait(), print('all known')",
+]
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    cells = [
+        dict(cell_type="code", id=f"c{at}", metadata={}, execution_count=None, outputs=[], source=text)
+        for at, text in enumerate(CELLS)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "scratch.ipynb").write_text(json.dumps(notebook))
+    return folder
+
+
+def opened(lab_page, scratch, **looks):
+    page, server = lab_page(scratch, **looks)
+    open_notebook(page, server, "scratch.ipynb")
+    run_all(page, 300)
+    page.get_by_text("all known").first.wait_for(timeout=120_000)
+    page.locator("p[role=status]").filter(has_text="of stall").first.wait_for(timeout=60_000)
+    return page
+
+
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1920)], ids=["light", "dark"])
+def test_looks(scratch, lab_page, artifacts, dark, width):
+    page = opened(lab_page, scratch, width=width, height=1700, dark=dark)
+    page.wait_for_selector(".jp-RenderedVegaCommon5 canvas, .jp-RenderedVegaCommon5 svg", timeout=30_000)
+    page.wait_for_timeout(1000)
+    keep_screenshot(page, f"cache_explorer_{'dark' if dark else 'light'}_{width}", artifacts)
+    assert errors(page) == []
+    assert page.evaluate(TOO_WIDE) == []
+    assert page.locator(".vmrk-map").inner_text().count("…") == 0
+
+
+TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table, .jp-RenderedVegaCommon5')]
+    .filter(each => each.getBoundingClientRect().right > window.innerWidth
+        ).map(each => each.outerHTML.slice(0, 80))"""
+
+
+def test_map_slider_and_lists_by_keyboard(scratch, lab_page, artifacts):
+    page = opened(lab_page, scratch)
+    assert sentences(page)[0].startswith("LRU, 1 MiB: ")
+    told = page.locator(".vmrk-map")
+
+    def after(act, begin):
+        before = sentences(page)
+        act()
+        wait_for_other_sentences(page, before, 30)
+        assert sentences(page)[0].startswith(begin)
+        assert told.get_attribute("aria-valuetext").startswith(begin)
+
+    told.focus()
+    after(lambda: page.keyboard.press("ArrowDown"), "CLOCK, 1 MiB: ")
+    after(lambda: page.keyboard.press("ArrowRight"), "CLOCK, 2 MiB: ")
+    after(lambda: page.keyboard.press("Home"), "FIFO, 128 KiB: ")
+    page.locator("[role=slider].noUi-handle").first.focus()
+    after(lambda: page.keyboard.press("ArrowRight"), "FIFO, 256 KiB: ")
+    after(lambda: page.get_by_label("Policy", exact=True).select_option(label="ARC"), "ARC, 256 KiB: ")
+    page.get_by_label("Case", exact=True).select_option(label="Live mounts of 2 clones, one a minute")
+    page.get_by_text("one, two: machines made from one image").first.wait_for(timeout=30_000)
+    page.wait_for_timeout(3000)
+    keep_screenshot(page, "cache_explorer_keyboard", artifacts)
+    assert errors(page) == []
+
+
+def test_click_on_the_map(scratch, lab_page):
+    page = opened(lab_page, scratch)
+    place = page.locator(".vmrk-map rect").nth(6 * 4 + 1)  # S3-FIFO, the second size
+    before = sentences(page)
+    place.click(force=True)  # a number lies on the square
+    wait_for_other_sentences(page, before, 30)
+    assert sentences(page)[0].startswith("S3-FIFO, 256 KiB: ")

@@ -1,0 +1,109 @@
+"""The policy explorer in real JupyterLab: light and dark, narrow and wide, by keyboard and by click."""
+
+import json
+import re
+
+import pytest
+from lab_in_chromium import (
+    errors,
+    keep_screenshot,
+    open_notebook,
+    press,
+    run_all,
+    sentences,
+    wait_for_other_sentences,
+)
+
+pytestmark = pytest.mark.browser
+
+CELLS = [
+    "from vmrestorekit.show.policy_explorer import PolicyExplorer\n"
+    "from vmrestorekit.show.policy_steps import draw_accesses\n"
+    "accesses = draw_accesses(3, 60, 9)",
+    "PolicyExplorer(accesses, 4, ('lru', 's3fifo'), start=20)",
+    "PolicyExplorer(accesses, 4, ('clock',), guess=True, start=8)",
+]
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{at}",
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [],
+            "source": text,
+        }
+        for at, text in enumerate(CELLS)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "scratch.ipynb").write_text(json.dumps(notebook))
+    return folder
+
+
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1920)], ids=["light", "dark"])
+def test_looks(scratch, lab_page, artifacts, dark, width):
+    page, server = lab_page(scratch, width=width, height=1800, dark=dark)
+    open_notebook(page, server, "scratch.ipynb")
+    run_all(page)
+    page.locator(".vmrk-map svg").last.wait_for()
+    keep_screenshot(page, f"policy_explorer_{'dark' if dark else 'light'}_{width}", artifacts)
+    assert errors(page) == []
+    assert page.evaluate(TOO_WIDE) == []
+
+
+TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table')]
+    .filter(each => each.scrollWidth > each.clientWidth + 1 && each.tagName === 'DIV'
+        || each.getBoundingClientRect().right > window.innerWidth).map(each => each.outerHTML.slice(0, 80))"""
+
+
+def place(page, number):
+    page.get_by_text(re.compile(rf"^access {number} of 60")).first.wait_for(timeout=10_000)
+
+
+def test_keyboard_click_and_guess(scratch, lab_page, artifacts):
+    page, server = lab_page(scratch, height=1800)
+    open_notebook(page, server, "scratch.ipynb")
+    run_all(page)
+    place(page, 21)
+    for control, key, number in [("Step", "Enter", 22), ("Step", "Space", 23), ("Back", "Enter", 22)]:
+        press(page, control, key)
+        place(page, number)
+    cells = page.locator(".vmrk-map").first
+    cells.focus()
+    page.keyboard.press("ArrowRight")
+    place(page, 23)
+    page.keyboard.press("Home")
+    place(page, 1)
+    page.wait_for_timeout(1000)  # the map is drawn anew with each step, a little after the place
+    box = cells.locator("svg").bounding_box()
+    cell = box["width"] / (40 + 54 / 12)
+    cells.click(position={"x": cell * (54 / 12 + 10.5), "y": cell * 1.5})  # LRU's row
+    place(page, 11)
+    handle = page.locator(".noUi-handle[role=slider]").first
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    place(page, 12)
+    press(page, "Play", "Space")
+    place(page, 14)
+    press(page, "Pause", "Enter")
+    before = sentences(page)
+    guessing = page.locator(".jp-CodeCell").last
+    guessing.get_by_role("button", name="Step", exact=True).press("Enter")
+    wait_for_other_sentences(page, before)
+    assert any("Which block goes?" in sentence for sentence in sentences(page))
+    choice = guessing.get_by_label("Who goes?")
+    choice.select_option(index=1)
+    before = sentences(page)
+    guessing.get_by_role("button", name="Guess", exact=True).press("Enter")
+    wait_for_other_sentences(page, before)
+    assert re.match("✓ Right.|✗ Not block", sentences(page)[-1])
+    guessing.get_by_label("S3-FIFO").press("Space")
+    guessing.get_by_text("small queue").first.wait_for()
+    assert errors(page) == []
+    keep_screenshot(page, "policy_explorer_keyboard", artifacts)

@@ -1,0 +1,100 @@
+"""Restores that were asked for: each is simulated once, aside, so that one can wait for it or give it up."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from vmrestorekit.restore.timeline import Timeline
+from vmrestorekit.show.chart_data import classify_reads
+from vmrestorekit.show.relocation_charts import course, courses
+from vmrestorekit.show.relocation_choices import Choice
+from vmrestorekit.show.relocation_picture import Picture
+from vmrestorekit.show.relocation_reasons import compare_figures, what_differs
+
+__all__ = ["Comparison", "Job", "Run", "compare", "run_of"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A choice, what came of it, and the reads of its virtual machine by where they were served."""
+
+    choice: Choice
+    timeline: Timeline
+    reads: pl.DataFrame
+
+
+def run_of(choice: Choice, timeline: Timeline) -> Run:
+    """Return a run whose every state is found quickly from now on."""
+    timeline.state_at(-1)  # keeps where everything is after every few thousand events
+    return Run(choice, timeline, classify_reads(timeline))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What differs between two runs: in a sentence, in figures, over time, and as a picture."""
+
+    sentence: str
+    figures: pl.DataFrame
+    courses: pl.DataFrame
+    picture: Picture
+
+
+def compare(reference: Run, this: Run) -> Comparison:
+    """Return what differs between two runs."""
+    timelines = reference.timeline, this.timeline
+    end_ns = max(timeline.end_ns for timeline in timelines)
+    one, other = (course(run.timeline, end_ns, run.reads) for run in (reference, this))
+    return Comparison(
+        sentence=what_differs(*timelines),
+        figures=compare_figures(*timelines),
+        courses=courses(one, other),
+        picture=Picture(timelines, (one, other), end_ns),
+    )
+
+
+class Job:
+    """Steps that are done one after the other in a thread of their own.
+
+    Parameters
+    ----------
+    steps : sequence of callable
+        Each is given what the one before returned, the first None.
+    on_step : callable
+        Called in that thread with the number of steps done.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[Any], Any]], on_step: Callable[[int], None]) -> None:
+        self._steps, self._on_step = steps, on_step
+        self._stopped = False
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.finished = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up: a step that is under way ends, none follows, and nobody is told."""
+        self._stopped = True
+
+    def _work(self) -> None:
+        try:
+            for number, step in enumerate(self._steps):
+                if self._stopped:
+                    return
+                self.result = step(self.result)
+                if not self._stopped:
+                    self._on_step(number + 1)
+        except Exception as error:  # whoever waits is to be told in its own thread
+            self.error = error
+        finally:
+            self.finished.set()
+        if not self._stopped:
+            self._on_step(len(self._steps) + 1)
