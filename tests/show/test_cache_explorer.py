@@ -14,8 +14,10 @@ from test_stepper import every_widget
 from vmrestorekit.plan import LaunchRule, PurgeRule, RelocationStart, RestorePlan
 from vmrestorekit.restore.replay import block_accesses, replay_cache
 from vmrestorekit.restore.simulate import simulate
-from vmrestorekit.show.cache_charts import FIGURES, POLICIES, curves, heat_map, sentence_of, table_at
-from vmrestorekit.show.cache_explorer import CacheExplorer, Sweep
+from vmrestorekit.show.cache_charts import FIGURES, POLICIES, curves, heat_map
+from vmrestorekit.show.cache_explorer import CacheExplorer
+from vmrestorekit.show.cache_sweep import Sweep
+from vmrestorekit.show.cache_words import sentence_of, table_at
 
 MIB = 1 << 20
 SIZES = (0.125, 0.25, 0.5, 1, 2)

@@ -13,6 +13,7 @@ import vmrestorekit
 from vmrestorekit.restore.events import EVENTS_SCHEMA
 from vmrestorekit.show import guess as module
 from vmrestorekit.show.guess import Guess
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.questions import QUESTION_KINDS, QuestionError, draw_questions
 from vmrestorekit.show.stepper import Stepper
 
@@ -202,7 +203,7 @@ def test_every_control_has_a_text(restore):
     controls = [
         widget
         for widget in every_widget(Guess(restore))
-        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML))
+        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, Look))
     ]
     assert len(controls) == 3
     assert all(control.description and control.tooltip for control in controls)
@@ -220,7 +221,7 @@ def test_each_turn_is_announced(restore):
 
 def test_uses_no_output_widgets(restore):
     kinds = {type(widget).__name__ for widget in every_widget(Guess(restore))}
-    assert kinds == {"Guess", "HTML", "RadioButtons", "HBox", "Button"}
+    assert kinds == {"Guess", "HTML", "Look", "RadioButtons", "HBox", "Button"}
 
 
 # --- bad arguments ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import progress, units
 from vmrestorekit.show.clock import STEP_OVER
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.stepper import Stepper
 
 
@@ -229,7 +230,7 @@ def test_every_control_has_a_text(restore, mount):
     controls = [
         widget
         for widget in every_widget(stepper)
-        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play))
+        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play, Look))
     ]
     assert len(controls) == 11
     assert all(control.description and control.tooltip for control in controls)

@@ -21,8 +21,9 @@ from vmrestorekit.show.export import Export
 from vmrestorekit.show.extraction import Extraction
 from vmrestorekit.show.file_pane import FilePane, button, row_of
 from vmrestorekit.show.file_selection import SELECTION_SCHEMA, Cost, FileSelection
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.selection_tables import many
-from vmrestorekit.show.theme import STYLE, mode_name, styled
+from vmrestorekit.show.theme import mode_name, styled
 from vmrestorekit.show.units import size
 
 __all__ = ["BackupBrowser"]
@@ -86,7 +87,7 @@ class BackupBrowser(widgets.VBox):  # type: ignore[misc]
         self.blocks = BlocksView(block_bytes, self._announce, self._show_file)
         self.extraction = Extraction(self._announce)
         self.children = [
-            widgets.HTML(STYLE, layout={"display": "none"}),
+            Look(),
             row_of([self.files, self.blocks], gap="8px 28px", align="flex-start"),
             self._status,
             row_of(self._make_choosing()),

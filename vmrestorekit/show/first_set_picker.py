@@ -15,6 +15,8 @@ from vmrestorekit.show.clickable_map import ClickableMap
 from vmrestorekit.show.controls import button, dropdown, row, slider
 from vmrestorekit.show.disk_contents import WAYS_TO_PICK, DiskContents
 from vmrestorekit.show.export import Export
+from vmrestorekit.show.first_set_checks import PickError, expect_boots, expect_whole
+from vmrestorekit.show.first_set_list import PickList
 from vmrestorekit.show.first_set_map import (
     COLUMNS,
     OUTCOME_SIGNS,
@@ -23,23 +25,18 @@ from vmrestorekit.show.first_set_map import (
     first_set_map,
     legend,
 )
-from vmrestorekit.show.first_set_picks import ORDERS, Picks
+from vmrestorekit.show.first_set_picks import ORDERS, BlockArray, Picks
 from vmrestorekit.show.first_set_tries import Bench, Rules, Try
 from vmrestorekit.show.live_chart import LiveChart
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.look import Look
+from vmrestorekit.show.theme import styled
 from vmrestorekit.traces.boots import Boot
 
 __all__ = ["FirstSetPicker", "PickError"]
 
-BlockArray = npt.NDArray[np.int32]
-
 _MOST_NAMES = 300  # in a list, the largest first; `add` takes any
 _SPANS = {"this cell": 1, "5 cells from here": 5, "20 cells from here": 20}
 _PICKED = "what is picked"
-
-
-class PickError(ValueError):
-    """Something that cannot be picked; the message says what was expected and what came."""
 
 
 class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
@@ -78,30 +75,20 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         budget_mb: int = 120,
         head_start_s: int = 4,
     ) -> None:
-        for name, given in (("boot", boot), ("last_boot", last_boot)):
-            if not isinstance(given, Boot) or "boot_done_ns" not in given.metadata.marks:
-                raise PickError(
-                    f"{name}: expected a recorded Boot with a mark 'boot_done_ns', got {given!r:.80}"
-                )
-        if boot.vm != last_boot.vm:
-            raise PickError(f"last_boot: expected a boot of {boot.vm}, got one of {last_boot.vm}")
+        expect_boots(boot, last_boot)
         self.bench = Bench(boot, last_boot, resolve_hardware(hardware))
-        for name, value, least, most in (
-            ("budget_mb", budget_mb, 1, self.bench.most_mb),
-            ("head_start_s", head_start_s, 0, 20),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise PickError(f"{name}: expected a whole number from {least} to {most}, got {value!r}")
+        expect_whole("budget_mb", budget_mb, 1, self.bench.most_mb)
+        expect_whole("head_start_s", head_start_s, 0, 20)
         self.contents = DiskContents(boot, self.bench.block_bytes)
         self._picks = Picks()
         self._tries: list[Try] = []
         title = f"First set for {boot.vm}, {boot.boot} · {self.bench.hardware.name.replace('_', ' ')}"
         super().__init__(layout={"grid_gap": "4px"})
         self.children = [
-            widgets.HTML(STYLE, layout={"display": "none"}),
+            Look(),
             widgets.HTML(styled(f"<h4>{escape(title)}</h4>")),
             row(self._make_adding()),
-            row(self._make_list(), align="stretch"),
+            self._make_list(),
             row(self._make_rules(budget_mb, head_start_s)),
             self._make_status(),
             row([self._make_map(), self._make_results()], align="flex-start", gap="4px 24px"),
@@ -143,7 +130,7 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         if name not in self.contents.names(way):
             few = ", ".join(list(self.contents.names(way))[:5])
             raise PickError(f"add: expected a {way} on this disk, such as {few}, got {name!r}")
-        self._add(
+        self._list.add(
             name if way == "file" or way == "folder" else f"{way}: {name}", self.contents.blocks(way, name)
         )
 
@@ -157,7 +144,7 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         """
         if not 0 <= first < self.map.cells or count < 1:
             raise PickError(f"add_cells: expected a cell from 0 to {self.map.cells - 1}, got {first!r}")
-        self._add(
+        self._list.add(
             f"region: cell {first + 1:,}" + f" and {count - 1} more" * (count > 1), self._region(first, count)
         )
 
@@ -184,18 +171,12 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         self.add_button = button("Add", "Pick this, behind what is picked", self._add_named)
         return [self.way, self.name, self.add_button]
 
-    def _make_list(self) -> list[widgets.Widget]:
-        self.picks = widgets.Select(
-            options=[], rows=5, description="Picked", tooltip="Staged in this order; choose one to move it",
-            layout={"width": "560px"}, style={"description_width": "60px"},
-        )  # fmt: skip
-        self.remove_button = button("Remove", "Take the chosen one off the list", self._remove)
-        self.earlier_button = button("Earlier", "Stage the chosen one before the one above it", self._earlier)
-        self.clear_button = button("Clear", "Take everything off the list", self._clear)
-        return [
-            self.picks,
-            widgets.VBox([self.remove_button, self.earlier_button, self.clear_button]),
-        ]
+    def _make_list(self) -> widgets.Widget:
+        made = PickList(self._picks, self.bench.block_bytes, self._changed, self._announce)
+        self._list, self.picks = made, made.choice
+        self.remove_button, self.earlier_button = made.remove_button, made.earlier_button
+        self.clear_button = made.clear_button
+        return made.row
 
     def _make_rules(self, budget_mb: int, head_start_s: int) -> list[widgets.Widget]:
         most = self.bench.most_mb
@@ -263,37 +244,9 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         else:
             self.add_cells(self.map.cell, _SPANS[self.span.value])
 
-    def _add(self, name: str, blocks: BlockArray) -> None:
-        if self._picks.add(name, blocks):
-            self._changed(len(self._picks) - 1)
-        else:
-            self._announce(f"{name} is picked already.")
-
-    def _remove(self) -> None:
-        if (at := self.picks.index) is None:
-            self._announce("Choose one of the list first, then press Remove.")
-        else:
-            self._picks.remove(at)
-            self._changed(min(at, len(self._picks) - 1))
-
-    def _earlier(self) -> None:
-        if not (at := self.picks.index):
-            self._announce("Choose one of the list that has another above it, then press Earlier.")
-        else:
-            self._picks.earlier(at)
-            self._changed(at - 1)
-
-    def _clear(self) -> None:
-        self._picks.clear()
-        self._changed(-1)
-
-    def _changed(self, chosen: int | None = None) -> None:
-        """Show what is picked now; without `chosen` the list is the same."""
+    def _changed(self) -> None:
+        """Show what is picked now, by the rules of now."""
         mb = self.bench.block_bytes / 1e6
-        if chosen is not None:
-            sizes = self._picks.sizes.items()
-            self.picks.options = [f"{name} · {blocks * mb:.1f} MB" for name, blocks in sizes]
-            self.picks.index = chosen if chosen >= 0 else None
         if self.look_at.value == _PICKED:
             self._show_picks()
         else:

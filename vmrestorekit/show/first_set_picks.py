@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ORDERS", "Picks"]
+__all__ = ["ORDERS", "BlockArray", "Picks"]
 
 BlockArray = npt.NDArray[np.int32]
 

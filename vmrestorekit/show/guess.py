@@ -10,8 +10,10 @@ import numpy as np
 import traitlets
 
 from vmrestorekit.restore.timeline import IN_CACHE, IN_FLIGHT, Timeline
-from vmrestorekit.show.questions import QUESTION_KINDS, READERS, Past, Question, QuestionError, draw_questions
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.look import Look
+from vmrestorekit.show.past import Past
+from vmrestorekit.show.questions import QUESTION_KINDS, READERS, Question, QuestionError, draw_questions
+from vmrestorekit.show.theme import styled
 from vmrestorekit.show.units import blocks
 
 __all__ = ["Guess"]
@@ -77,7 +79,7 @@ class Guess(widgets.VBox):  # type: ignore[misc]
         self.next_button = _button("Next", "Go to the next question", self.next)
         super().__init__(layout={"width": f"{width}px" if isinstance(width, int) else width})
         buttons = widgets.HBox([self.guess_button, self.next_button], layout={"grid_gap": "4px 8px"})
-        style = widgets.HTML(STYLE, layout={"display": "none"})
+        style = Look()
         self.children = [style, self._place, self._asked, self.options, buttons, self._status]
         self._at = 0
         self._ask()

@@ -9,7 +9,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.look import Look
+from vmrestorekit.show.theme import styled
 
 __all__ = ["GuessForm", "GuessFormError", "Told"]
 
@@ -65,7 +66,7 @@ class GuessForm(widgets.VBox):  # type: ignore[misc]
         self._guessed: dict[str, Any] = {}
         self.controls: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
-        rows: list[Any] = [widgets.HTML(STYLE, layout={"display": "none"})]
+        rows: list[Any] = [Look()]
         for number, (name, asked) in enumerate(questions.items(), 1):
             text, options = _checked(name, asked)
             control = _slider(text, options) if isinstance(options, range) else _radio(text, options)

@@ -12,7 +12,8 @@ import traitlets
 from vmrestorekit.restore.timeline import IN_CACHE, RELOCATED, STORED, WRITTEN, State, Timeline
 from vmrestorekit.show.checks import expect_timeline
 from vmrestorekit.show.controls import button, row
-from vmrestorekit.show.theme import BLUISH_GREEN, REDDISH_PURPLE, SKY_BLUE, STYLE, styled
+from vmrestorekit.show.look import Look
+from vmrestorekit.show.theme import BLUISH_GREEN, REDDISH_PURPLE, SKY_BLUE, styled
 from vmrestorekit.show.units import share, size
 
 __all__ = ["SCENES", "NewcomerPicture"]
@@ -138,7 +139,8 @@ class NewcomerPicture(widgets.VBox):  # type: ignore[misc]
         self.observe(lambda _: self._show(), "scene")
         self.moving.observe(lambda _: self._show(), "value")
         self.children = [
-            widgets.HTML(STYLE + _STYLE, layout={"display": "none"}),
+            Look(),
+            widgets.HTML(_STYLE, layout={"display": "none"}),
             row([self.back_button, self.next_button, self.slider, self.moving]),
             self._status,
             self._picture,

@@ -12,12 +12,13 @@ import traitlets
 from vmrestorekit.restore.eviction import EVICTION_POLICIES
 from vmrestorekit.show.clickable_map import ClickableMap
 from vmrestorekit.show.export import Export
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.policy_column import PolicyColumn
 from vmrestorekit.show.policy_pictures import legend, strip
 from vmrestorekit.show.policy_reasons import POLICY_NAMES
 from vmrestorekit.show.policy_results import hits_chart, steps_table, totals
 from vmrestorekit.show.policy_steps import MOST_SLOTS, PolicyStep, accesses_of, capacity_of, policy_steps
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.theme import styled
 
 __all__ = ["PolicyExplorer"]
 
@@ -87,7 +88,7 @@ class PolicyExplorer(widgets.VBox):  # type: ignore[misc]
         playing, choosing = self._make_playing(), self._make_choosing(names, guess)
         self.export = Export("eviction", self.chart, self.table)
         self.children = [
-            widgets.HTML(STYLE, layout={"display": "none"}),
+            Look(),
             *(playing, choosing, self.map, widgets.HTML(styled(legend()))),
             *(self._columns, self._totals, self.export),
         ]

@@ -20,12 +20,13 @@ from vmrestorekit.show import prediction_tables as tables
 from vmrestorekit.show.chart_frame import Chart
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.live_chart import LiveChart
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.prediction_block import BlockPanel
 from vmrestorekit.show.prediction_charts import NO_PREDICTION, ORACLE, Prepared, by_budget, changing_values
 from vmrestorekit.show.prediction_checks import PredictorExplorerError, expect_predictors
 from vmrestorekit.show.prediction_data import CURVE_SCHEMA, Needs, Prediction, budget_curve, known_of_files
 from vmrestorekit.show.prediction_stalls import Stalls
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.theme import styled
 from vmrestorekit.traces.boots import Boot
 
 __all__ = ["PredictorExplorer", "PredictorExplorerError"]
@@ -196,7 +197,7 @@ class PredictorExplorer(widgets.VBox):  # type: ignore[misc]
         self.panel = BlockPanel(self.needs, self.predictions, self._announce)
         widgets.link((self.panel, "block"), (self, "block"))
         self.children = [
-            widgets.HTML(STYLE, layout={"display": "none"}),
+            Look(),
             _row([self.predictor_choice, self.slider]),
             _row([self.simulate_button, self.stop_button, self.progress]),
             self._status,

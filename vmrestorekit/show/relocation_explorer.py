@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from html import escape
 from typing import Any
 
@@ -12,27 +11,27 @@ import polars as pl
 import traitlets
 
 from vmrestorekit.backup.layout import BackupLayout
-from vmrestorekit.plan import PlanError, RestorePlan
-from vmrestorekit.restore.events import KINDS
+from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.hardware import Hardware, resolve_hardware
 from vmrestorekit.restore.simulate import simulate
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show.export import Export
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.relocation_charts import relocation_chart
 from vmrestorekit.show.relocation_choices import Choice, expect_together, sequences_of
-from vmrestorekit.show.relocation_controls import Controls, button, dropdown, row
+from vmrestorekit.show.relocation_clock import ClockControls, next_event
+from vmrestorekit.show.relocation_controls import Controls
 from vmrestorekit.show.relocation_moment import Moment, TimeChart
 from vmrestorekit.show.relocation_reasons import figures_table
-from vmrestorekit.show.relocation_runs import Comparison, Job, Run, compare, run_of
+from vmrestorekit.show.relocation_runs import Comparison, Job, Run, Runs, run_of
 from vmrestorekit.show.sentences import KIND_NAMES
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.theme import styled
 from vmrestorekit.show.units import clock as clock_text
 from vmrestorekit.traces.corpus import Boot
 
 __all__ = ["RelocationExplorer"]
 
 PATIENCE_S = 0.1  # what takes longer shows its progress, and can be stopped
-_KEPT_RUNS, _KEPT_COMPARISONS = 16, 32
 _SLIDER_NS = 50_000_000  # a slider that moves by less only follows the clock
 
 
@@ -85,8 +84,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         self.boot, self.plan, self.hardware = boot, plan, resolve_hardware(hardware)
         self._layout = layout or BackupLayout.full(boot.manifests, plan.block_bytes)
         self._orders = sequences_of(boot, plan, self._layout)
-        self._runs: OrderedDict[Choice, Run] = OrderedDict()
-        self._compared: OrderedDict[tuple[Choice, Choice], Comparison] = OrderedDict()
+        self._runs = Runs()
         self._lock, self._job = threading.RLock(), None
         own = Choice.of(plan)
         self._given = self._this = self._before = self._pinned = self._run(own)
@@ -98,7 +96,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         )
         super().__init__(layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
-            widgets.HTML(STYLE, layout={"display": "none"}),
+            Look(),
             self.controls,
             self._status,
             self._time_chart,
@@ -196,11 +194,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
             If there is no such kind of event.
         """
         kind = self.kind.value if kind is None else kind
-        if kind not in KINDS:
-            raise PlanError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-        found = self.timeline.next_of_kind(kind, self.timeline.index_at(self.time_ns))
-        if found is None:
-            found = self.timeline.next_of_kind(kind, -1)
+        found = next_event(self.timeline, kind, self.time_ns)
         if found is None:
             self._tell_where(f"No such event in this restore: {KIND_NAMES[kind]}.")
             return False
@@ -213,29 +207,19 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
 
     def _make_clock(self) -> list[widgets.Widget]:
         """Make what moves the clock, and link it with what shows it."""
-        self.slider = widgets.FloatSlider(
-            step=0.1,
-            description="Time (s)",
-            tooltip="Where the clock of both restores stands",
-            readout_format=".1f",
-            layout={"flex": "1 1 420px"},
-            style={"description_width": "70px"},
-        )
-        self.kind = dropdown("Go to", {"relocation starts": "start_relocation"}, "start_relocation")
-        self.kind.tooltip = "A kind of event of this restore, and how often it happens"
-        self.next_button = button("Next", "Go to the next event of this kind, and to its block", self.next)
+        self._clock = ClockControls(self._slid, self.next)
+        self.slider, self.kind = self._clock.slider, self._clock.kind
+        self.next_button = self._clock.next_button
         self._where = widgets.HTML()
-        self.slider.observe(self._slid, "value")
         widgets.link((self, "block"), (self._moment, "block"))
         self._moment.on_time(self._go)
         self._time_chart.on_share(lambda share: self._go(int(share * self._comparison.picture.end_ns)))
-        return [row([self.slider, self.kind, self.next_button]), self._where]
+        return [self._clock.row, self._where]
 
     def _go(self, time_ns: int) -> None:
         self.time_ns = time_ns
 
-    def _slid(self, change: Any) -> None:
-        time_ns = round(change.new * 1e9)
+    def _slid(self, time_ns: int) -> None:
         if abs(time_ns - self.time_ns) > _SLIDER_NS:
             self.time_ns = time_ns
 
@@ -248,7 +232,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         job = Job(
             [
                 lambda _: self._runs.get(choice) or self._simulate(choice),
-                lambda found: found if isinstance(found, Run) else self._keep(run_of(choice, found)),
+                lambda found: found if isinstance(found, Run) else self._runs.keep(run_of(choice, found)),
                 lambda run: (run, self._comparison_of(run)),
             ],
             lambda steps: self._stepped(job, steps),
@@ -293,13 +277,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         return simulate(self.boot, plan, self.hardware, layout=self._layout)
 
     def _run(self, choice: Choice) -> Run:
-        return self._keep(run_of(choice, self._simulate(choice)))
-
-    def _keep(self, run: Run) -> Run:
-        self._runs[run.choice] = run
-        while len(self._runs) > _KEPT_RUNS:
-            self._runs.popitem(last=False)
-        return run
+        return self._runs.keep(run_of(choice, self._simulate(choice)))
 
     @property
     def _reference(self) -> Run:
@@ -310,12 +288,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         """Compare a run, which may be about to be shown, with its reference."""
         takes_over = run is not self._this and self.controls.compare_with.value == "before"
         reference = self._this if takes_over else self._reference
-        key = reference.choice, run.choice
-        if key not in self._compared:
-            self._compared[key] = compare(reference, run)
-            while len(self._compared) > _KEPT_COMPARISONS:
-                self._compared.popitem(last=False)
-        return self._compared[key]
+        return self._runs.compare(reference, run)
 
     # --- showing ----------------------------------------------------------------------------------------
 
@@ -327,22 +300,14 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         self._announce(comparison.sentence)
         self._figures.value = figures_table(comparison.figures)
         self._moment.take(self.reference, self.timeline, self.time_ns)
-        self._offer_kinds()
-        self.slider.max = comparison.picture.end_ns / 1e9
+        self._clock.take(self.timeline, comparison.picture.end_ns)
         if self.time_ns > comparison.picture.end_ns:
             self.time_ns = comparison.picture.end_ns
         else:
             self._show_moment()
 
-    def _offer_kinds(self) -> None:
-        counts = dict(self.timeline.events["kind"].value_counts().rows())
-        kinds = {f"{KIND_NAMES[kind]} ({counts[kind]:,})": kind for kind in KINDS if kind in counts}
-        kept = self.kind.value if self.kind.value in counts else "start_relocation"
-        self.kind.options = list(kinds.items())
-        self.kind.value = kept
-
     def _show_moment(self, _: Any = None) -> None:
-        self.slider.value = self.time_ns / 1e9
+        self._clock.show(self.time_ns)
         self._time_chart.show(self._comparison.picture, self.time_ns)
         self._moment.show(self.time_ns)
         self._tell_where()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from vmrestorekit.show.relocation_choices import Choice
 from vmrestorekit.show.relocation_picture import Picture
 from vmrestorekit.show.relocation_reasons import compare_figures, what_differs
 
-__all__ = ["Comparison", "Job", "Run", "compare", "run_of"]
+__all__ = ["Comparison", "Job", "Run", "Runs", "compare", "run_of"]
+
+_KEPT_RUNS, _KEPT_COMPARISONS = 16, 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +58,34 @@ def compare(reference: Run, this: Run) -> Comparison:
         courses=courses(one, other),
         picture=Picture(timelines, (one, other), end_ns),
     )
+
+
+class Runs:
+    """The latest runs, and what differs between them; each is worked out once."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[Choice, Run] = OrderedDict()
+        self._compared: OrderedDict[tuple[Choice, Choice], Comparison] = OrderedDict()
+
+    def get(self, choice: Choice) -> Run | None:
+        """Return the run of a choice, if it is kept."""
+        return self._runs.get(choice)
+
+    def keep(self, run: Run) -> Run:
+        """Keep a run, and return it."""
+        self._runs[run.choice] = run
+        while len(self._runs) > _KEPT_RUNS:
+            self._runs.popitem(last=False)
+        return run
+
+    def compare(self, reference: Run, this: Run) -> Comparison:
+        """Return what differs between two runs."""
+        key = reference.choice, this.choice
+        if key not in self._compared:
+            self._compared[key] = compare(reference, this)
+            while len(self._compared) > _KEPT_COMPARISONS:
+                self._compared.popitem(last=False)
+        return self._compared[key]
 
 
 class Job:

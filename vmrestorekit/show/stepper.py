@@ -16,9 +16,9 @@ from vmrestorekit.show.checks import expect_timeline
 from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
 from vmrestorekit.show.export import Export
+from vmrestorekit.show.look import Look
 from vmrestorekit.show.sentences import KIND_NAMES
-from vmrestorekit.show.slider_names import SliderNames
-from vmrestorekit.show.theme import STYLE, styled
+from vmrestorekit.show.theme import styled
 from vmrestorekit.show.units import clock as clock_text
 
 __all__ = ["Stepper"]
@@ -73,13 +73,12 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self.export = Export("restore", self._chart, self._events)
         super().__init__(index=start, layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
-            widgets.HTML(STYLE, layout={"display": "none"}),
+            Look(),
             _row(self._make_playing(), gap="4px 8px"),
             _row(self._make_going(), gap="4px 8px"),
             _row(self.columns, gap="8px 20px", align="stretch"),
             _row([self._figures, self._whole_run], gap="8px 28px", align="stretch"),
             self.export,
-            SliderNames(),
         ]
         self.observe(self._show, "index")
         self._show()
