@@ -18,6 +18,7 @@ from vmrestorekit.show.cache_charts import FIGURES, POLICIES, curves, heat_map
 from vmrestorekit.show.cache_explorer import CacheExplorer
 from vmrestorekit.show.cache_sweep import Sweep
 from vmrestorekit.show.cache_words import sentence_of, table_at
+from vmrestorekit.show.look import Look
 
 MIB = 1 << 20
 SIZES = (0.125, 0.25, 0.5, 1, 2)
@@ -162,7 +163,7 @@ def test_every_control_has_a_text(explorer):
     controls = [
         widget
         for widget in every_widget(explorer)
-        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Output))
+        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Output, Look))
         and widget is not explorer.map
     ]
     assert len(controls) == 9

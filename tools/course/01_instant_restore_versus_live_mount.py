@@ -77,7 +77,7 @@ guesses
 # *What to pre-stage* (O3–O5). The media agent is told which machine is to be restored, and predicts the **first set**: the blocks that
 # it will most likely ask for first. Our predictor has never seen this server: it learned from boots of two *other* machines, a web
 # server and a database server of another release, and from fewer examples than it could draw, so that you need not wait long. (Learning from all
-# machines takes two or three minutes, and finds more.)
+# machines takes a minute or two, and finds more.)
 #
 # *When to launch* (O6): after a head start of 4 s. *When to relocate* (O10): 10 s after the launch, in the middle of the boot. The live mount expires after 2 minutes.
 

@@ -258,7 +258,7 @@ train.check_waste(wasted_file, reason, SEED, explorer)
 #
 # *Contents* are those of a release. *Addresses* are those of a disk that was filled in the same way.
 # *Names* outlast both, and better than names is to know **which of them to trust when**: that is what was
-# learned here, from two machines. With all recorded machines it takes two or three minutes and finds more:
+# learned here, from two machines. With all recorded machines it takes a minute or two and finds more:
 # `vmrestorekit train` on the command line.
 #
 # **What is real and what is not.** Real: the machines, what their disks held, and what their boots read.
