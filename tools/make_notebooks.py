@@ -5,7 +5,8 @@ A source is a notebook as text, in Jupytext's percent format (`tools/course/NN_n
     # BEGIN SOLUTION slots = ...
     # END SOLUTION
 
-is a solution; a student gets ``slots = ...`` in its stead. Run from the repository's root:
+is a solution; a student gets ``slots = ...`` in its stead. A line ``# NBVAL_CHECK_OUTPUT`` becomes a tag of
+its cell, and the code of a cell with the tag "plumbing" is hidden. Run from the repository's root:
 
     python tools/make_notebooks.py                    # make all notebooks anew, and run them
     python tools/make_notebooks.py 03_the_read_cache  # only some
@@ -36,6 +37,8 @@ _SOLUTION = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _MARK = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION.*\n?", re.MULTILINE)
+_CHECKED = re.compile(r"^# NBVAL_CHECK_OUTPUT\n", re.MULTILINE)
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -79,9 +82,23 @@ def notebook(path: Path, *, solved: bool = False) -> Any:
                 cell.source = (for_teachers if solved else for_students)(cell.source)
             except ValueError as error:
                 raise ValueError(f"{path.name}, cell {number + 1}: {error}") from error
+            _tag(cell)
         cell.id = f"cell-{number:02d}"  # random ones would make every difference a large one
     made.metadata = nbformat.from_dict(_METADATA)
     return made
+
+
+def _tag(cell: Any) -> None:
+    """Say in a cell's metadata, where no student stumbles over it, what nbval and JupyterLab are to do."""
+    tags = list(cell.metadata.get("tags", []))
+    if _CHECKED.search(cell.source):
+        cell.source = _CHECKED.sub("", cell.source)
+        tags.append("nbval-check-output")
+    if "plumbing" in tags:
+        cell.metadata["jupyter"] = {"source_hidden": True}
+    if tags:
+        cell.metadata["tags"] = tags
+    cell.metadata.pop("lines_to_next_cell", None)  # Jupytext's own
 
 
 def run(made: Any, folder: Path = NOTEBOOKS) -> Any:
@@ -101,10 +118,21 @@ def run(made: Any, folder: Path = NOTEBOOKS) -> Any:
         store_widget_state=False,
     )
     client.execute()
+    return made
+
+
+def for_opening(made: Any) -> Any:
+    """Leave out of a notebook that was run what nobody should see before running it."""
     for cell in made.cells:
+        if cell.cell_type != "code":
+            continue
         # what libraries warn of on this machine is nobody else's
-        if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        if ".tell(" in cell.source:  # the answers, before anybody has guessed
+            cell.outputs = []
+        for output in cell.outputs:
+            if _WIDGET in output.get("data", {}):
+                output["data"]["text/plain"] = "Run this cell: the widget appears then."
     return made
 
 
@@ -134,7 +162,8 @@ def main(arguments: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in sources:
         print(path.stem, flush=True)
-        write(run(notebook(path, solved=asked.solutions is not None)), out / f"{path.stem}.ipynb")
+        made = run(notebook(path, solved=asked.solutions is not None))
+        write(for_opening(made), out / f"{path.stem}.ipynb")
 
 
 if __name__ == "__main__":

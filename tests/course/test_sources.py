@@ -77,8 +77,8 @@ def test_a_notebook_is_what_its_source_says(path: Path) -> None:
     target = ROOT / "notebooks" / f"{path.stem}.ipynb"
     assert target.is_file(), f"make it: python tools/make_notebooks.py {path.stem}"
     made, there = made_of(path), there_is(target)
-    assert [(cell.id, cell.cell_type, cell.source) for cell in made.cells] == [
-        (cell.id, cell.cell_type, cell.source) for cell in there.cells
+    assert [(cell.id, cell.cell_type, cell.metadata, cell.source) for cell in made.cells] == [
+        (cell.id, cell.cell_type, cell.metadata, cell.source) for cell in there.cells
     ], f"its source has changed; make it anew: python tools/make_notebooks.py {path.stem}"
     assert there.metadata.kernelspec.name == "python3"
 
@@ -115,10 +115,18 @@ def test_a_notebook_was_run_without_errors_and_tells_nothing_of_its_machine(path
 
 @of_each(NOTEBOOKS)
 def test_a_cell_whose_result_is_compared_shows_one(path: Path) -> None:
-    for cell in there_is(path).cells:
-        if cell.cell_type == "code" and "NBVAL_CHECK_OUTPUT" in cell.source:
-            assert cell.source.startswith("# NBVAL_CHECK_OUTPUT"), cell.id
+    cells = [cell for cell in there_is(path).cells if cell.cell_type == "code"]
+    assert not any("NBVAL" in cell.source for cell in cells)
+    for cell in cells:
+        if "nbval-check-output" in cell.metadata.get("tags", []):
             assert cell.outputs, cell.id
+
+
+@of_each(NOTEBOOKS)
+def test_nobody_sees_the_answers_before_guessing(path: Path) -> None:
+    for cell in there_is(path).cells:
+        if cell.cell_type == "code" and ".tell(" in cell.source:
+            assert cell.outputs == [], cell.id
 
 
 # --- the marks of solutions --------------------------------------------------------------------------------
@@ -183,3 +191,31 @@ def test_writing_a_notebook_is_whole_and_leaves_nothing_behind(tmp_path: Path) -
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(SystemExit):
         make.main(["99_not_there"])
+
+
+# --- what is in a cell's metadata, and what is left out ------------------------------------------------------
+
+
+def made_from(text: str, folder: Path) -> Any:
+    path = folder / "00_made.py"
+    path.write_text(text, encoding="utf-8")
+    return make.notebook(path)
+
+
+def test_marks_of_tools_become_tags(tmp_path: Path) -> None:
+    text = '# %%\n# NBVAL_CHECK_OUTPUT\n1 + 1\n\n# %% tags=["plumbing"]\n2 + 2\n\n# %%\n3 + 3\n'
+    checked, hidden, plain = made_from(text, tmp_path).cells
+    assert (checked.source, checked.metadata) == ("1 + 1", {"tags": ["nbval-check-output"]})
+    assert hidden.metadata == {"tags": ["plumbing"], "jupyter": {"source_hidden": True}}
+    assert plain.metadata == {}
+
+
+def test_what_is_told_and_what_is_alive_is_not_saved(tmp_path: Path) -> None:
+    text = (
+        "# %%\nimport ipywidgets\nipywidgets.IntSlider()\n\n# %%\nclass Form:\n"
+        "    def tell(self):\n        return 7\n\nForm().tell()\n\n# %%\n8\n"
+    )
+    alive, told, plain = make.for_opening(make.run(made_from(text, tmp_path), tmp_path)).cells
+    assert alive.outputs[0]["data"]["text/plain"] == "Run this cell: the widget appears then."
+    assert told.outputs == []
+    assert plain.outputs[0]["data"]["text/plain"] == "8"
