@@ -193,7 +193,7 @@ def test_an_unknown_source_is_refused() -> None:
         make.main(["99_not_there"])
 
 
-# --- what is in a cell's metadata, and what is left out ------------------------------------------------------
+# --- what is in a cell's metadata, and what is left out ----------------------------------------------------
 
 
 def made_from(text: str, folder: Path) -> Any:
