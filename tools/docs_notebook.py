@@ -42,7 +42,8 @@ def page_of(path: Path) -> Page:
     parts = []
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type == "markdown":
-            parts.append(_OTHER_NOTEBOOK.sub(r"](\1.md)", cell.source))
+            text = _OTHER_NOTEBOOK.sub(r"](\1.md)", cell.source)
+            parts.append(text.replace("](glossary.md)", "](../glossary.md)"))
         elif cell.cell_type == "code" and cell.source.strip():
             parts.append(_fenced(cell.source.removeprefix(_FOR_TESTS), "python"))
             parts += [_shown(output, path.stem, pictures) for output in cell.outputs]
@@ -70,7 +71,7 @@ def _shown(output: Any, stem: str, pictures: dict[str, bytes]) -> str:
         )
         return f'<img class="vmrk-chart" src="{name}" width="{width}" alt="{described}">'
     if WIDGET in data:
-        return f'!!! example "A widget"\n    {_kind_of_widget(data)}: to be used in JupyterLab.'
+        return '!!! example "A widget"\n    To be used in JupyterLab.'
     if "text/html" in data:
         # a blank line would end the block of HTML
         table = re.sub(r"\n\s*\n", "\n", data["text/html"])
@@ -84,11 +85,6 @@ def _drawn(specification: dict[str, Any]) -> bytes:
     # no SVG: its texts would be drawn in a font of the reader's, which may need more room than there is
     drawn: bytes = vl_convert.vegalite_to_png(specification, vl_version=VEGA_LITE, scale=DOTS_PER_PIXEL)
     return drawn
-
-
-def _kind_of_widget(data: Any) -> str:
-    found = re.match(r"\w+", str(data.get("text/plain", "")))
-    return f"`{found[0]}`" if found else "Controls"
 
 
 def _fenced(text: str, language: str) -> str:

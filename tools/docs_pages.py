@@ -4,7 +4,7 @@
   so that no page needs a script from the network.
 - ``api/``: the public names of the package, a page a room, and the widgets. They are taken from the package
   itself, so that nothing public can be missing.
-- ``data.md``: the data sheet of the recordings.
+- ``data.md``, ``glossary.md``: the data sheet of the recordings, and the glossary beside the notebooks.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ def _notebook_places() -> list[Path]:
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made, and the pictures in them."""
     made: dict[str, str | bytes] = {"course/index.md": course_page(), "data.md": _data_sheet()}
+    # it lies beside the notebooks, where a student can open it
+    made["glossary.md"] = (NOTEBOOKS / "glossary.md").read_text("utf-8")
     made |= api_pages()
     for place, page in notebook_pages().items():
         made[place] = page.text

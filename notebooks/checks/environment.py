@@ -129,6 +129,20 @@ def _free_memory() -> int:
 # --- the map of the course --------------------------------------------------------------------------------
 
 _WORDS_A_MINUTE, _MINUTES_A_CELL, _MINUTES_AN_EXERCISE = 150, 0.4, 3
+# number -> its question, so that it can be understood elsewhere, and how many minutes a new student takes
+_KNOWN = {
+    "00": ("Can a machine run from a disk that is not there yet?", 12),
+    "01": ("How soon does a lost database serve again, and what still depends on the backup then?", 25),
+    "02": ("What does it cost if the blocks of one disk lie in eight backup copies?", 20),
+    "03": ("How large must the read cache be, and which blocks should it drop?", 30),
+    "04": ("Which parts of a disk are worth fetching before the boot?", 25),
+    "05": ("In which order, and from when on, should the disk move while the machine boots?", 35),
+    "06": ("How little of the backup do one file, or one boot, need; and what becomes of the writes?", 30),
+    "07": ("How much of its disk does a boot read, and is it the same every time?", 30),
+    "08": ("What do the boots of two machines tell about a third one?", 30),
+    "09": ("A predictor looks excellent in a report: how do you notice that it will fail at a customer?", 30),
+    "10": ("Which settings of a restore matter, and by how much?", 40),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +168,7 @@ class Course:
 
 
 def course(folder: Path | str = ".") -> Course:
-    """Return the notebooks of a folder, as they say of themselves."""
+    """Return the notebooks of a folder; what is not known of one is taken from its text."""
     return Course(tuple(_entry(path) for path in sorted(Path(folder).glob("[0-9]*.ipynb"))))
 
 
@@ -168,6 +182,8 @@ def _entry(path: Path) -> tuple[str, str, str, int]:
     asked = next((bold for text in texts for bold in re.findall(r"\*\*([^*]+\?)\*\*", text)), "")
     words = sum(len(text.split()) for text in texts)
     exercises = sum("SEED = " in code for code in codes)
+    if path.name[:2] in _KNOWN:
+        return path.name, title, *_KNOWN[path.name[:2]]
     minutes = words / _WORDS_A_MINUTE + _MINUTES_A_CELL * len(codes) + _MINUTES_AN_EXERCISE * exercises
     return path.name, title, " ".join(asked.split()), max(5, 5 * round(minutes / 5))
 
@@ -185,11 +201,13 @@ def check_boots(boots: Any, seed: int = 1) -> Verdict:
     if boots is None or boots is ...:
         return your_turn("Put a number in place of the dots, run the cell again (Shift+Enter), and see.")
     if isinstance(boots, bool) or not isinstance(boots, int | np.integer):
-        return hint(f"A whole number is asked for, such as 3; this is {boots!r:.60}.")
+        given = "a tuple: count what is in it" if isinstance(boots, tuple) else f"{boots!r:.60}"
+        return hint(f"A whole number is asked for, such as 3; this is {given}.")
     name = machine(seed)
     answer = len(vr.load_corpus()[name].boots)
     if boots == answer:
         return right(f"{answer} boots of {name}. With another seed it is another machine: try one.")
     return hint(
-        f"len(corpus[{name!r}].boots) tells it. Copy that in place of the number, or type what it gives."
+        "corpus[your_machine].boots is a tuple with an element for each boot. Which function of Python says "
+        "how long a tuple is? It may stand in place of the number."
     )

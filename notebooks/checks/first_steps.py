@@ -31,6 +31,22 @@ def scenario(seed: int = 1) -> tuple[vr.Boot, vr.RestorePlan, str]:
     return boot, plan, medium
 
 
+def told(seed: int = 1) -> str:
+    """Return in two lines what the seed's scenario is, and how its small machine is restored."""
+    boot, plan, medium = scenario(seed)
+    full = simulate(boot, plan.with_mode("full_restore"), medium, detail="summary").metrics
+    stored, copied = float(full["media_bytes"] or 0), float(full["launch_ns"] or 0)
+    first, second = (
+        _ready_ns(boot, plan, mode, medium) / 1e9 for mode in ("full_restore", "instant_restore")
+    )
+    return (
+        f"{boot.vm}, {boot.boot}, on {medium.replace('_', ' ')}; the instant restore launches it after "
+        f"{plan.launch.head_start_ns / 1e9:g} s.\n"
+        f"Its {stored / 1e6:,.0f} MB are copied in {copied / 1e9:.1f} s. It serves users "
+        f"after {first:.0f} s with the full restore, after {second:.0f} s with the instant one."
+    )
+
+
 def check_size(gib: Any, seed: int = 1) -> Verdict:
     """Check the size of the smallest data disk with which the instant restore serves first, in GiB."""
     if gib is None or gib is ...:
@@ -57,6 +73,10 @@ def check_size(gib: Any, seed: int = 1) -> Verdict:
 def _seconds(seed: int, gib: int, mode: str) -> float:
     boot, plan, medium = scenario(seed)
     larger = boot.with_data_disk(gib * 2**30)
-    larger_plan = plan.replace(disk_bytes=larger.disk_bytes).with_mode(mode)
-    ready = simulate(larger, larger_plan, medium, detail="summary").metrics["time_to_ready_ns"]
-    return float(ready or 0) / 1e9
+    larger_plan = plan.replace(disk_bytes=larger.disk_bytes)
+    return _ready_ns(larger, larger_plan, mode, medium) / 1e9
+
+
+def _ready_ns(boot: vr.Boot, plan: vr.RestorePlan, mode: str, medium: str) -> float:
+    ready = simulate(boot, plan.with_mode(mode), medium, detail="summary").metrics["time_to_ready_ns"]
+    return float(ready or 0)

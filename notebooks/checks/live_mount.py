@@ -1,4 +1,4 @@
-"""Checks of notebook 06: what one file takes, when a mount may expire, and what is lost when it does."""
+"""Checks of notebook 06: what one file takes, and when a mount may expire."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmrestorekit.plan import LaunchRule
 from vmrestorekit.predict.profiles import SelectedFiles, first_set
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 
-__all__ = ["SERVICE_SECONDS", "SIZES", "Case", "check_bytes", "check_expiry", "check_lost", "draw"]
+__all__ = ["SERVICE_SECONDS", "SIZES", "Case", "check_bytes", "check_expiry", "draw"]
 
 SIZES = (64 << 10, 1 << 20)
 SERVICE_SECONDS = 30
@@ -46,27 +46,20 @@ class Case:
     boot : Boot
     path : str
     plan : RestorePlan
-        Of a live mount; expires after `expiry_seconds`.
+        Of a live mount that expires after an hour.
     hardware : str
-    expiry_seconds : int
     """
 
     boot: vr.Boot
     path: str
     plan: vr.RestorePlan
     hardware: str
-    expiry_seconds: int
-
-    @functools.cached_property
-    def mount(self) -> vr.Timeline:
-        """The live mount, simulated."""
-        return vr.simulate(self.boot, self.plan, self.hardware)
 
     def __repr__(self) -> str:
         launch = self.plan.launch.head_start_ns // _SECOND
         return (
-            f"{self.boot.vm}, {self.boot.boot}. The file: {self.path}. The mount: from {self.hardware}, "
-            f"launch after {launch} s, expiry after {self.expiry_seconds} s."
+            f"{self.boot.vm}, {self.boot.boot}. The file: {self.path}. The mount: from "
+            f"{self.hardware.replace('_', ' ')}, launch {launch} s after the request."
         )
 
 
@@ -85,11 +78,7 @@ def draw(corpus: vr.Corpus, seed: int) -> Case:
         expiry_ns=3600 * _SECOND,
         warning_ns=10 * _SECOND,
     )
-    hardware = drawn.choice(_DEVICES)
-    # when some of its writes were done, and not yet all
-    writes = vr.simulate(boot, plan, hardware).events.filter(pl.col("kind") == "written")["time_ns"]
-    seconds = int(writes[int(drawn.uniform(0.3, 0.8) * len(writes))] // _SECOND) + 1
-    return Case(boot, path, plan.replace(expiry_ns=seconds * _SECOND), hardware, seconds)
+    return Case(boot, path, plan, drawn.choice(_DEVICES))
 
 
 def _fitting_files(boot: vr.Boot) -> list[str]:
@@ -166,10 +155,14 @@ def check_bytes(answer: Any, case: Case) -> Verdict:
             "You have rounded up the file's size, as if it began where a block begins and lay in one piece. "
             "Look at where its 4 KiB blocks lie on the disk."
         )
-    wrong = [f"{size // _KIB:,} KiB" for size in SIZES if given[size] != counts[size] * size]
+    wrong = [
+        f"{size // 4096} for blocks of {name}"
+        for size, name in zip(SIZES, ("64 KiB", "1 MiB"), strict=True)
+        if given[size] != counts[size] * size
+    ]
     return hint(
-        f"Not yet for blocks of {' and '.join(wrong)}. Take the 4 KiB blocks of the file that have contents, "
-        "divide where they begin by the size of a block, rounding down, and count different results."
+        "Take the numbers of the file's 4 KiB blocks that have contents. Divide them, rounding down, by "
+        f"{' and by '.join(wrong)}. Count how many different results there are, and multiply by the size."
     )
 
 
@@ -228,67 +221,3 @@ def check_expiry(answer: Any, case: Case) -> Verdict:
     if figures["cut_off"]:
         return hint(f"At {seconds} s requests were under way: {figures['cut_off']} cut off.")
     return hint(f"{seconds} s are enough, but it goes shorter.")
-
-
-# --- 3: what is lost? -------------------------------------------------------------------------------------
-
-
-def _written_units(trace: pl.DataFrame, rows: pl.Series) -> set[tuple[int, int]]:
-    """Return the disks and numbers of the 4 KiB units that these rows of a trace write."""
-    units = set()
-    for disk, offset, length in trace[rows.unique()].select("disk", "offset", "length").iter_rows():
-        last = -(-(offset + length) // MANIFEST_BLOCK_BYTES)
-        units |= {(disk, unit) for unit in range(offset // MANIFEST_BLOCK_BYTES, last)}
-    return units
-
-
-def check_lost(answer: Any, case: Case) -> Verdict:
-    """Check how many different 4 KiB units were written when the mount expired."""
-    if answer is None or answer is ...:
-        return your_turn(f"How many 4 KiB units had been written, and are lost, at {case.expiry_seconds} s?")
-    count = _whole(answer)
-    if count is None or count < 0:
-        return hint(f"Expected a whole number of 4 KiB units, at least 0, got {answer!r}.")
-    trace = case.boot.trace.frame
-    written = case.mount.events.filter(pl.col("kind") == "written")
-    lost = _written_units(trace, written["request"])
-    every = trace.with_row_index("row").filter(pl.col("op") == "write")
-    lengths = int(trace[written["request"].unique()]["length"].sum())
-    if count == len(lost):
-        kept = count * MANIFEST_BLOCK_BYTES
-        again = ", some of them more than once" if lengths > kept else ""
-        return right(
-            f"{count:,} units, {kept / _KIB:,.0f} KiB, written by {written['request'].n_unique():,} "
-            f"requests{again}. They were in the write cache, and nowhere else: the backup copy never heard "
-            "of them."
-        )
-    if count == len(_written_units(trace, every["row"])):
-        return hint(
-            "You have counted the whole recording. What would have come after the expiry was never written."
-        )
-    if count == written["request"].n_unique():
-        return hint(
-            "That is how many writes there were. A write may cover several units, and units come again."
-        )
-    if count == len(lost) * MANIFEST_BLOCK_BYTES:
-        return hint("These are bytes. Asked for is a number of units.")
-    if count in (lengths, lengths // MANIFEST_BLOCK_BYTES):
-        return hint(
-            "You have counted a unit each time that it was written. Lost is only what is there at the end."
-        )
-    if count == len({*_blocks_of(written)}):
-        return hint(
-            "These are blocks of the read cache. Writes are kept in units of 4 KiB: look into the trace."
-        )
-    return hint(
-        "Not yet. The events of kind 'written' say in 'request' which rows of the trace were done when the "
-        "mount expired; these rows say disk, offset and length."
-    )
-
-
-def _blocks_of(written: pl.DataFrame) -> list[int]:
-    return [
-        block
-        for first, count in written.select("block", "count").iter_rows()
-        for block in range(first, first + count)
-    ]

@@ -203,9 +203,8 @@ def check_purge(answer: Any, boot: vr.Boot, plan: vr.RestorePlan) -> Verdict:
     if sizes[0] != purged:
         return hint(f"With the purge: {_off(sizes[0], purged)}")
     if sizes[1] != kept:
-        return hint(
-            f"Without the purge: {_off(sizes[1], kept)} Did you switch it off by PurgeRule(by_run=False)?"
-        )
+        why = " Did you switch it off, by PurgeRule(by_run=False)?" if sizes[1] == purged else ""
+        return hint(f"Without the purge: {_off(sizes[1], kept)}{why}")
     return right(
         f"{purged} MiB against {kept} MiB. Without the purge all that the relocation reads stays: the cache "
         "has to hold the whole disk. Eviction has to guess what nobody wants any more; the purge knows: what "

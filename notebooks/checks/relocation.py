@@ -27,7 +27,8 @@ from . import Verdict, hint, right, your_turn
 
 SECOND, MS = 1_000_000_000, 1_000_000
 MACHINES = ("bookworm-db", "bookworm-files", "bookworm-python", "bookworm-web", "trixie-db")
-LATEST_START = 30  # seconds after the launch
+EARLIEST = range(8, 24)  # seconds after the launch: until then a start is not allowed
+SPAN = 13  # so many starts are looked at from there
 
 
 # --- when to start (O10) ----------------------------------------------------------------------------------
@@ -41,7 +42,9 @@ class Scenario:
     ----------
     boot : Boot
     plan : RestorePlan
-        Starts the relocation with the launch.
+        Starts the relocation as early as is allowed.
+    earliest_s : int
+        Before, the destination is busy with another restore.
     stall_s : float
         The boot has to wait less for the backup.
     released_s : int
@@ -50,13 +53,14 @@ class Scenario:
 
     boot: Boot
     plan: RestorePlan
+    earliest_s: int
     stall_s: float
     released_s: int
 
     def __repr__(self) -> str:
         return (
-            f"{self.boot.vm}, {self.boot.boot}: stall below {self.stall_s} s, "
-            f"backup copy released before {self.released_s} s"
+            f"{self.boot.vm}, {self.boot.boot}: no start before {self.earliest_s} s, "
+            f"stall below {self.stall_s} s, backup copy free before {self.released_s} s"
         )
 
 
@@ -68,17 +72,26 @@ def _corpus() -> vr.Corpus:
 @functools.lru_cache(maxsize=16)
 def scenario(seed: int) -> Scenario:
     """Return the machine of a seed, and limits that some starts keep and the others do not."""
-    name = random.Random(seed).choice(MACHINES)
+    draw = random.Random(seed)
+    name = draw.choice(MACHINES)
     *_, before, boot = _corpus()[name].boots
     start = RelocationStart("delay", delay_ns=0)
     plan = vr.make_plan(vr.LastBootReplay().fit([before]), boot, relocation_start=start)
     stored = allocated(BackupLayout.full(boot.manifests, plan.block_bytes))
     plan = plan.replace(relocation_sequence=boot_last(plan.first_set, stored))
-    outcomes = [_outcome(boot, plan, delay) for delay in range(0, LATEST_START + 1, 2)]
-    least = min(stall for stall, _ in outcomes)
-    stall_s = math.ceil(10 * (least + 0.4)) / 10
-    good = sorted(released for stall, released in outcomes if stall < stall_s)
-    return Scenario(boot, plan, stall_s, math.ceil(good[min(1, len(good) - 1)] + 0.5))
+    outcomes = {delay: _outcome(boot, plan, delay) for delay in range(EARLIEST[0], EARLIEST[-1] + SPAN)}
+    limit = {  # of the stall, in tenths of a second; the earliest start must not be good by itself
+        first: math.ceil(10 * (min(outcomes[first + late][0] for late in range(SPAN)) + 0.4)) / 10
+        for first in EARLIEST
+    }
+    earliest_s = draw.choice([first for first in EARLIEST if outcomes[first][0] > limit[first] + 0.4])
+    stall_s = limit[earliest_s]
+    good = sorted(
+        released for delay, (stall, released) in outcomes.items() if delay >= earliest_s and stall < stall_s
+    )
+    start = RelocationStart("delay", delay_ns=earliest_s * SECOND)
+    released_s = math.ceil(good[min(2, len(good) - 1)] + 0.5)
+    return Scenario(boot, plan.replace(relocation_start=start), earliest_s, stall_s, released_s)
 
 
 def _outcome(boot: Boot, plan: RestorePlan, delay: float) -> tuple[float, float]:
@@ -98,20 +111,22 @@ def start(answer: object, seed: int) -> Verdict:
         return your_turn(f"After how many seconds does the relocation start? {wanted!r}.")
     if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 <= answer <= 3600:
         return hint(f"A number of seconds from 0 to 3600 is asked for; this is {answer!r}.")
+    if answer < wanted.earliest_s:
+        return hint(f"Before {wanted.earliest_s} s the destination is busy: a later start is asked for.")
     stall, released = _outcome(wanted.boot, wanted.plan, answer)
     told = (
         f"With {answer:g} s the stall is {stall:.1f} s, and the backup copy is free after {released:.1f} s."
     )
     if stall >= wanted.stall_s:
         return hint(
-            f"{told} The boot waits too long. When does this machine read little, so that the relocation can "
-            "get past the blocks that the boot needs? Look at its reads in the time chart."
+            f"{told} The boot waits too long. When does this machine read much, and what is the relocation "
+            "copying then? Look at both in the time chart."
         )
     if released >= wanted.released_s:
         return hint(f"{told} The boot is fine, but the backup copy is tied for too long: start earlier.")
     return right(
-        f"{told} The relocation runs while the machine reads little, and has what the boot needs on "
-        "the destination before the boot asks for it."
+        f"{told} Of the starts that are allowed, this is one with which relocation and boot get little in "
+        "each other's way."
     )
 
 
@@ -249,23 +264,23 @@ def order(answer: object, seed: int) -> Verdict:
             "Each entry has to be a block number; did you write [range(128)] instead of [*range(128)]?"
         )
     if missing := sorted(set(range(disk.blocks)) - set(blocks)):
-        return hint(f"{len(missing)} blocks would never be relocated, the first of them block {missing[0]}.")
+        return hint(f"Never relocated: {len(missing)} of the blocks, the first of them block {missing[0]}.")
     if len(blocks) != disk.blocks:
         return hint(f"Each block is relocated once: expected {disk.blocks} entries, yours has {len(blocks)}.")
     again = disk.relocate(blocks)["refetches_after_purge"]
     jumps = sum(int(block != before + 1) for before, block in itertools.pairwise(blocks))
     if again:
         return hint(
-            f"{again} blocks are fetched again. When the machine reads them, the relocation has not come to "
+            f"Fetched again: {again} blocks. When the machine reads them, the relocation has not come to "
             "them, and its reads follow your order: to the media agent they look like the relocation's."
         )
     if jumps > 2:
         return hint(
-            f"Nothing is fetched again, but your order jumps {jumps} times on the medium, and each jump "
-            "costs positioning. It can be done with two: which blocks should simply come sooner?"
+            f"Nothing is fetched again, but there are {jumps} jumps in your list, places where the next "
+            "number is not one more. Two are enough: which blocks should simply come sooner?"
         )
     if max(blocks.index(block) for block in disk.wanted) < 2 * disk.count:
         why = "what the machine needs is on the destination before it asks, and is read there."
     else:
         why = f"along it the machine never reads {disk.run_length} in a row: nothing is taken for a run."
-    return right(f"Nothing is fetched again, and the order jumps {jumps} times only: {why}")
+    return right(f"Nothing is fetched again, with {'one jump' if jumps == 1 else f'{jumps} jumps'}: {why}")

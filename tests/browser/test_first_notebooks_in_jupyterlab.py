@@ -54,9 +54,11 @@ def test_the_seven_scenes(
     expect_quiet()
 
 
-def test_guess_and_stepper_are_linked(lab_page: Callable[..., tuple[Any, Any]], artifacts: Path) -> None:
+def test_a_question_is_answered_by_keyboard(
+    lab_page: Callable[..., tuple[Any, Any]], artifacts: Path
+) -> None:
     page, expect_quiet = opened(lab_page, "01_instant_restore_versus_live_mount.ipynb")
-    announced(page, "Question 1 of 4").scroll_into_view_if_needed()
+    announced(page, "Question 1 of 3").scroll_into_view_if_needed()
     page.get_by_role("radio", name="miss").or_(page.get_by_role("radio", name="media agent")).first.focus()
     page.keyboard.press("Space")
     press(page, "Guess", "Enter")

@@ -68,9 +68,15 @@ def test_the_course_is_what_is_there() -> None:
     for file, title, question, minutes in found.notebooks:
         assert title.startswith(f"{file[:2]} · ")
         assert 5 <= minutes <= 60
-        if file.startswith(("00", "01", "02", "04", "07")):
-            assert question.endswith("?")
+        assert question.endswith("?")
         assert f'href="{file}"' in found._repr_html_()
+
+
+def test_a_notebook_that_is_not_known_is_described_by_its_text(tmp_path: Path) -> None:
+    text = "# 77 · New\n\n**Is this\nnew?** It is."
+    cells = [{"cell_type": "markdown", "source": [text]}, {"cell_type": "code", "source": ["SEED = 1"]}]
+    (tmp_path / "77_new.ipynb").write_text(json.dumps({"cells": cells}), "utf-8")
+    assert environment.course(tmp_path).notebooks == (("77_new.ipynb", "77 · New", "Is this new?", 5),)
 
 
 def test_the_first_exercise(packaged_corpus: Corpus) -> None:
@@ -82,5 +88,8 @@ def test_the_first_exercise(packaged_corpus: Corpus) -> None:
     assert len({environment.machine(seed) for seed in range(9)}) > 3
     for answer in (..., None):
         assert environment.check_boots(answer).is_right is None
+    boots_of_one = packaged_corpus[environment.machine(1)].boots
+    assert "count what is in it" in environment.check_boots(boots_of_one, 1).text
+    assert str(len(boots_of_one)) not in environment.check_boots(len(boots_of_one) + 1, 1).text
     for answer in ("4", 4.0, True, [4]):
         assert "whole number" in environment.check_boots(answer).text

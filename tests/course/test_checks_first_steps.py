@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from pathlib import Path
 
@@ -37,6 +39,17 @@ def test_without_a_data_disk_the_full_restore_is_first(packaged_corpus: Corpus) 
             for mode in modes
         )
         assert full < instant
+
+
+def test_the_answer_can_be_worked_out_from_what_is_told(packaged_corpus: Corpus) -> None:
+    pattern = r"Its ([\d,]+) MB .* in ([\d.]+) s\. .* after (\d+) s with the full restore, after (\d+) s"
+    for seed in (1, 2, 5):
+        told = first_steps.told(seed)
+        numbers = re.search(pattern, told)
+        assert numbers, told
+        megabytes, copied, full, instant = (float(number.replace(",", "")) for number in numbers.groups())
+        gib = math.ceil((instant - full) * megabytes * 1e6 / copied / 2**30)
+        assert any(first_steps.check_size(near, seed).is_right for near in (gib - 1, gib, gib + 1)), told
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,14 @@ def test_cost_counts_by_hand(browser):
     assert browser.sentence.startswith("1 path fits. The selection needs 9 blocks")
 
 
+def test_what_a_boot_takes_is_hidden_until_something_is_chosen(browser):
+    assert browser.blocks.cost.value == ""
+    browser.select("/etc/passwd")
+    assert "to boot the machine" in browser.blocks.cost.value
+    browser.clear()
+    assert browser.blocks.cost.value == ""
+
+
 def test_table_has_the_order_of_reading(browser):
     assert browser.table().schema == SELECTION_SCHEMA
     browser.select("/etc/passwd")

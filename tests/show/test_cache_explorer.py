@@ -214,6 +214,23 @@ def test_stop_keeps_what_is_known_and_go_on_does_the_rest(explorer):
     assert explorer.stop_button.disabled
 
 
+def test_one_by_one_only_what_is_chosen_is_simulated(tiny_boot, plan):
+    explorer = CacheExplorer(tiny_boot, plan, sizes_mib=SIZES, size_mib=2, one_by_one=True)
+
+    def known():
+        assert explorer.wait(60)
+        return set(explorer.table.drop_nulls("stall_s")["cache_bytes"])
+
+    assert known() == {2 * MIB}
+    assert explorer.stop_button.description == "All sizes"
+    assert "nothing is evicted" not in explorer.sentence  # that needs all sizes
+    explorer.cache_bytes = MIB
+    assert known() == {MIB, 2 * MIB}
+    explorer.stop_button.click()
+    assert known() == set(explorer.sizes)
+    assert explorer.stop_button.disabled
+
+
 def test_what_fails_in_the_background_is_told(explorer):
     def fails(**cache):
         raise RuntimeError("no more paper")
@@ -313,7 +330,7 @@ def test_sentence_says_who_is_best_and_what_is_enough():
 def test_table_marks_the_chosen_policy():
     html = table_at(made_up({"fifo": 9.0, "lru": 5.0}), MIB, "lru")
     assert html.count("●") == 1
-    assert "● L  LRU" in html
+    assert "● LRU" in html
     assert "<caption>All policies with a read cache of 1 MiB</caption>" in html
 
 

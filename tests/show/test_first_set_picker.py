@@ -127,7 +127,11 @@ def test_budget_and_order_rule_what_is_staged(picker):
     everything = picker.first_set
     picker.budget.value = 1
     assert picker.first_set.tolist() == everything[: 1_000_000 // 65536].tolist()
-    assert "left out" in said(picker)
+    assert "are left out" in said(picker)
+    tried = picker.restore()
+    assert tried.left_out == everything.size - tried.first_set.size > 0
+    assert "more did not fit into the budget" in said(picker)
+    assert "left out (MB)" in picker._history.value
     picker.order.value = ORDERS[2]
     assert picker.first_set.tolist() == sorted(everything.tolist(), reverse=True)[: 1_000_000 // 65536]
 

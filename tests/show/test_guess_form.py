@@ -51,6 +51,18 @@ def test_tells_what_became_of_the_guesses(form):
     assert 'role="status"' in told._repr_html_()
 
 
+def test_a_number_has_its_unit_and_a_long_question_is_not_asked_again():
+    long = "How many per cent of a disk does a machine read until it has booted?"
+    form = GuessForm(share=(long, range(101), "%"), many=("How many?", range(11)))
+    assert form.controls["share"].description == "Guess (%)"
+    form.guess("share", 40)
+    told = form.tell(share=18, many=3)
+    assert told.lines == (
+        ("✗", "1 · 18 %. You guessed: 40 %."),
+        ("…", "2 · How many? 3. (You did not guess.)"),
+    )
+
+
 def test_what_the_page_shows_is_escaped():
     form = GuessForm(first=("Is a < b?", ["<yes>", "no"]))
     assert "a &lt; b" in form.children[1].value
@@ -68,7 +80,10 @@ def test_every_control_has_a_label_and_a_tooltip(form):
     ("questions", "message"),
     [
         ({}, "questions: expected at least one, got none"),
-        ({"q": "Is it?"}, "q: expected a question and its options"),
+        ({"q": "Is it?"}, "q: expected a question, its options and perhaps a unit"),
+        ({"q": ("How many?", range(5), "%", "s")}, "q: expected a question, its options and perhaps a unit"),
+        ({"q": ("How many?", range(5), 3)}, "q: expected a unit as a text, and with a range only, got 3"),
+        ({"q": ("Is it?", ANSWERS, "%")}, "q: expected a unit as a text, and with a range only"),
         ({"q": ("", ANSWERS)}, "q: expected a question, got ''"),
         ({"q": ("Is it?", ["yes"])}, "q: expected at least two different options"),
         ({"q": ("Is it?", ["yes", "yes"])}, "q: expected at least two different options"),

@@ -43,6 +43,14 @@ def test_stores_fill_and_empty_with_the_timeline(restore):
     assert seen[-1] == 100
     assert seen == sorted(seen)
     assert "free again" in picture._picture.value
+    assert ">empty<" in picture._picture.value  # the write cache, once all is applied
+
+
+def test_the_media_agent_and_what_moves_are_named(restore):
+    picture = NewcomerPicture(restore)
+    for name in ("Media agent", "Write cache", ">reads<", ">writes<", ">relocation<", ">apply<"):
+        assert name in picture._picture.value
+    assert picture._picture.value.count("vmrk-soft)") >= 7  # a head for each arrow
 
 
 def test_the_dots_can_be_stopped(restore):

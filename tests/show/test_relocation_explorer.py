@@ -213,7 +213,7 @@ def test_sentence_and_figures_are_those_of_the_timelines(explorer):
     told = dict(explorer.figures.select("figure", "this").iter_rows())
     assert told["in so many fetches"] == f"{other['media_fetches']:,}"
     sizes = [each["media_bytes"] / each["media_fetches"] for each in (one, other)]
-    assert ("jumps about on" in explorer.sentence) == (sizes[1] <= 0.75 * sizes[0])
+    assert ("jumps about on" in " ".join(explorer.reasons)) == (sizes[1] <= 0.75 * sizes[0])
     assert explorer.sentence in "".join(texts(explorer)).replace("&#x27;", "'")
     explorer.choose(purge="off", sequence="ascending")
     assert explorer.timeline.summary()["purged_bytes"] == 0
@@ -226,8 +226,11 @@ def test_a_run_of_the_vm_is_named_as_a_reason(explorer):
     explorer.choose(purge="run", run_length=2)
     again = explorer.timeline.summary()["refetches_after_purge"]
     assert again > explorer.reference.summary()["refetches_after_purge"]
-    assert f"{again:,} blocks" in explorer.sentence
-    assert "purged before they were on the destination" in explorer.sentence
+    why = " ".join(explorer.reasons)
+    assert f"{again:,} blocks" in why
+    assert "purged before they were on the destination" in why
+    assert "<details>" in explorer._why.value
+    assert explorer.sentence.count(". ") <= 1
 
 
 # --- linked views -----------------------------------------------------------------------------------------

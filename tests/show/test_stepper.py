@@ -75,16 +75,55 @@ def test_both_ends(restore):
     assert not stepper.back()
 
 
-def test_jump_goes_to_the_next_of_a_kind_or_says_that_there_is_none(restore):
+def test_jump_goes_to_the_next_of_a_kind_and_from_the_last_to_the_first(restore):
     stepper = Stepper(restore)
     rows = np.flatnonzero(restore.kinds == KINDS.index("purge"))
-    for row in rows[:3]:
+    for row in rows:
         assert stepper.jump("purge")
         assert stepper.index == row
-    stepper.go_to(index=int(rows[-1]))
-    assert not stepper.jump("purge")
-    assert stepper.index == rows[-1]
-    assert "No later event" in stepper._place.value
+        assert "None later" not in statuses(stepper)[0]
+    assert stepper.jump("purge")
+    assert stepper.index == rows[0]
+    assert "None later, so this is the first: block purged." in statuses(stepper)[0]
+    stepper.step()
+    assert "None later" not in statuses(stepper)[0]
+
+
+def test_jump_to_the_only_one_of_a_kind_again_says_so(restore):
+    stepper = Stepper(restore)
+    assert stepper.jump("launch_vm")
+    at = stepper.index
+    assert stepper.jump("launch_vm")
+    assert stepper.index == at
+    assert "None later" in statuses(stepper)[0]
+
+
+def test_jump_to_what_does_not_happen_stays_and_says_so(restore):
+    stepper = Stepper(restore, start=5)
+    assert not stepper.jump("expire")
+    assert stepper.index == 5
+    assert "There is no such event: live mount expires." in statuses(stepper)[0]
+
+
+def test_jump_back_is_told_beside_the_run_that_it_is_of(restore, mount):
+    stepper = Stepper(restore, mount)
+    stepper.jump("expire")
+    stepper.jump("start_relocation")
+    assert ["None later" in status for status in statuses(stepper)] == [True, False]
+    stepper.jump("start_relocation")
+    stepper.jump("expire")
+    assert stepper.jump("expire")
+    assert ["None later" in status for status in statuses(stepper)] == [False, True]
+
+
+def test_the_whole_run_is_shown_only_when_asked_for(restore, mount):
+    stepper = Stepper(restore, mount)
+    button, table = stepper.whole_run_button, stepper._whole_run
+    assert (button.description, table.layout.display) == ("Show the whole run", "none")
+    button.value = True
+    assert (button.description, table.layout.display) == ("Hide the whole run", "")
+    button.value = False
+    assert (button.description, table.layout.display) == ("Show the whole run", "none")
 
 
 @pytest.mark.parametrize("choice", STEP_OVER)
@@ -211,6 +250,14 @@ def test_figures_at_this_instant_follow_the_clock(restore, mount):
     assert "expired" in stepper._figures.value
 
 
+def test_the_write_cache_is_empty_after_the_pivot(large):
+    stepper = Stepper(large)
+    stepper.jump("use_destination")
+    stepper.go_to(index=len(large) - 1)
+    assert "In the write cache</th><td>0 blocks" in stepper._figures.value
+    assert "0 blocks" in stepper.columns[0]._picture.value
+
+
 def test_totals_end_at_the_summary_and_count_the_vm_only(large):
     summary, last = large.summary(), len(large) - 1
     asked = summary["hits"] + summary["waits"] + summary["misses"]
@@ -232,7 +279,7 @@ def test_every_control_has_a_text(restore, mount):
         for widget in every_widget(stepper)
         if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play, Look))
     ]
-    assert len(controls) == 11
+    assert len(controls) == 12
     assert all(control.description and control.tooltip for control in controls)
 
 

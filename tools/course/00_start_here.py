@@ -4,22 +4,20 @@
 # A virtual machine is lost: its disk broke, or somebody encrypted it for ransom. There is a **backup copy**, made last night, on storage that is large, cheap and slow. Copying it back
 # takes hours. Its users want it now.
 #
-# This course shows a way out that sounds like a trick: **boot the machine at once, from the backup copy, and move its disk while it runs.** It is called *instant restore*. The steps that
-# you will see, O1 to O26, are those of a patent that describes it (US 9,417,968).
+# This course shows a way out that sounds like a trick: **boot the machine at once, from the backup copy, and move its disk while it runs.** It is called *instant restore*. A patent
+# describes it (US 9,417,968); marks such as O7 are the numbers of its steps, as this course counts them.
 #
-# You know what a virtual machine is, and a little Python. Of backups you need to know nothing.
+# You know what a virtual machine is, and a little Python. Of backups you need to know nothing. Each notebook explains its words; all of them stand in the [glossary](glossary.md) (`docs/glossary.md` in the repository).
 #
 # **Can a machine run from a disk that is not there yet?**
 #
-# *Run a cell with <kbd>Shift</kbd>+<kbd>Enter</kbd>; that goes on to the next one, too. Begin here.*
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then, and stop when the notebook's kernel stops. Begin here.*
 
 # %%
 from checks import environment
 
 import vmrestorekit as vr
-from vmrestorekit.plan import LaunchRule
 from vmrestorekit.show.guess_form import GuessForm
-from vmrestorekit.show.newcomer_picture import NewcomerPicture
 
 environment.check_environment()
 
@@ -28,13 +26,14 @@ environment.check_environment()
 #
 # ## A guess first
 #
-# Each notebook asks you before it shows you: who has committed to a guess sees more. Nobody keeps score.
+# Each notebook asks before it shows. If you have guessed, you notice more. Nobody keeps score.
 
 # %%
 guesses = GuessForm(
     share=(
-        "A server's disk stores 400 MB. How many per cent of that does it read until it has booted?",
+        "A web server's disk stores 373 MiB. How many per cent of that does it read until it has booted?",
         range(101),
+        "%",
     ),
     order=(
         "What has to come first, so that the machine can run soon?",
@@ -47,9 +46,12 @@ guesses
 # ## The system in seven scenes
 #
 # Go through the scenes with **Next** or with the slider (arrow keys work, too). Left is the *host*, where the machine runs; right is where the backup lies. The dots are blocks, pieces of the disk of
-# 64 KiB. How full everything is comes from a simulated restore of a real machine, a web server: its boot was recorded, request by request.
+# 64 KiB. The numbers come from a simulated restore of a real web server: its boot was recorded, request by request. (The bar of the write cache shows how much it holds of the most that it ever holds.)
 
-# %%
+# %% tags=["plumbing"]
+from vmrestorekit.plan import LaunchRule
+from vmrestorekit.show.newcomer_picture import NewcomerPicture
+
 machine = vr.load_corpus()["bookworm-web"]
 boot, boot_before = machine.boots[-1], machine.boots[-2]
 plan = vr.make_plan(
@@ -61,7 +63,7 @@ restore = vr.simulate(boot, plan, "object_storage")
 NewcomerPicture(restore)
 
 # %% [markdown]
-# Five words that come again and again:
+# Seven words that come again and again:
 #
 # | word | means |
 # |---|---|
@@ -70,6 +72,8 @@ NewcomerPicture(restore)
 # | **read cache** | what the media agent has fetched so far, on something fast; of limited size |
 # | **pre-staging** | fetching into the read cache *before* anybody asks |
 # | **first set** | the blocks that are pre-staged for the boot: a prediction |
+# | **write cache** | where the machine's writes wait until its disk has moved |
+# | **destination** | the new disk, on fast storage: *relocation* is copying everything there |
 #
 # And the answers to the guesses, from the recording:
 
@@ -85,7 +89,7 @@ guesses.tell(share=round(100 * read / stored), order="what the machine reads fir
 #
 # ## How exercises work
 #
-# An exercise begins with a **seed**. With another seed you get another machine or other numbers, so that you and your neighbour can compare ways, not results. Put your answer in place of the dots, and
+# An exercise begins with a **seed**. With another seed you get another machine or other numbers: your neighbour can help you, but not copy your result. Put your answer in place of the dots, and
 # run the cell: it says whether it is right, and gives a hint if not. You can try as often as you like.
 #
 # A first one. Each machine was booted several times for the recordings. **How many boots of yours were recorded?** (`corpus[your_machine].boots` is a tuple of them.)
@@ -105,7 +109,7 @@ environment.check_boots(boots, seed=SEED)
 # %% [markdown]
 # ## The course
 #
-# In this order; each stands by itself, too.
+# Go through it in this order; each stands by itself, too. 00 to 06 are the restore, 07 to 09 the prediction, 10 is for asking your own questions. The minutes are for the first time.
 
 # %%
 environment.course()
@@ -122,8 +126,6 @@ environment.course()
 # | <kbd>←</kbd> <kbd>→</kbd>, <kbd>Home</kbd>, <kbd>End</kbd> | move a slider, or through a map of blocks |
 # | <kbd>Ctrl</kbd>+<kbd>B</kbd> | hide the list of files, and have more room |
 # | *Run* → *Restart Kernel and Run All Cells* | begin afresh, if something is confused |
-#
-# Widgets are alive only while the notebook's kernel runs: after opening a notebook, run its cells.
 #
 # **What is real and what is not.** Real: the machines, all that they read while they booted, and what their disks held. Simulated: everything that takes time after a read has left the machine (storage, network, the
 # media agent). Each notebook ends with such a paragraph.

@@ -9,18 +9,19 @@
 # eviction, the **purge** (O15, O16).
 #
 # **How large must the read cache be? And whom should it throw out?**
+#
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
 
 # %%
 import polars as pl
 from checks import read_cache
 
 import vmrestorekit as vr
+from vmrestorekit.backup import BackupLayout
 from vmrestorekit.plan import PurgeRule, RelocationStart
 from vmrestorekit.restore.replay import block_accesses
 from vmrestorekit.restore.simulate import warmup
-from vmrestorekit.show.cache_explorer import CacheExplorer
 from vmrestorekit.show.guess_form import GuessForm
-from vmrestorekit.show.policy_explorer import PolicyExplorer
 
 warmup()  # compile the engine now, so that nobody waits for it later
 MIB = 2**20
@@ -44,6 +45,18 @@ first_set_mib = len(plan.first_set) * plan.block_bytes / MIB
 print(f"first set: {len(plan.first_set):,} blocks of {plan.block_bytes // 1024} KiB, {first_set_mib:.0f} MiB")
 
 # %% [markdown]
+# ## Who goes?
+#
+# | policy | who goes when the cache is full |
+# | --- | --- |
+# | **FIFO** | the block that came first |
+# | **LRU** | the block that was not used for longest |
+# | **CLOCK** | the block that came first; but who was used since is spared once, and goes to the end of the row |
+# | **SIEVE** | like CLOCK, but who is spared keeps its place |
+# | **S3-FIFO** | new blocks wait in a small queue; from there goes who is not asked for again, the others move to the main queue |
+# | **ARC** | two lists, blocks used once and blocks used more often; how long each may be follows from who was evicted too early |
+# | **Belady's optimum** | the block whose next use is farthest ahead. Nobody can know that; it is the measure for the others |
+#
 # ## Your guess
 #
 # **Stall** is how much longer the boot takes than from a local disk. In a **live mount** (boot from the backup, and stay there) with nothing staged, this server
@@ -79,7 +92,7 @@ guesses
 # to something that was accessed before. `hits with 1 MiB`: how many of 100 an LRU cache of one MiB finds.
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def reuse(block_bytes):
     curve = vr.miss_ratio_curve(boot.trace, block_bytes=block_bytes)  # LRU, all sizes at once
@@ -104,18 +117,18 @@ pl.DataFrame([reuse(size) for size in (4 << 10, 64 << 10)])
 # %% [markdown]
 # ## Explore
 #
-# Choose a case, a policy and a size; the map, the curves and the table follow. In the map each cell is a simulated restore: click one, or focus the map and walk with
-# the arrow keys. The left curves only count blocks, as if fetching took no time. The right ones are simulated restores.
+# Choose a case, a policy and a size. A restore is simulated for each policy at a size that you choose, so the map fills as you go (*All sizes* does the rest, *Simulated* says how
+# much is done). In the map each cell is a simulated restore: click one, or walk with the arrow keys. The curves at the left only count blocks, as if fetching took no time, and so
+# does the table's column *Misses, without time*; the curves at the right are the simulated restores.
 #
-# 1. *Live mount, first set staged*: walk from 32 to 96 MiB. Where is the cliff? What do the left curves, which know nothing of staging, say about it?
-# 2. Stay at 64 MiB, and try all policies.
-# 3. *Nothing staged*: which policy is best now, and by how much?
+# 1. *Live mount, first set staged*: walk down from 1024 to 32 MiB. Where is the cliff? What do the left curves, which know nothing of staging, say about it?
+# 2. At 64 MiB, compare the policies.
+# 3. *Live mount, nothing staged*: which policy is best now, and by how much?
 # 4. *Instant restore*, with purging and without: set *Show* to *evicted*, then to *most that the cache held*.
-# 5. *Live mounts of 3 clones*: three servers made from one image. What does the second find in the cache? What if the cache is a little too small?
 
 # %%
-clones = [corpus[name].boot("boot-2") for name in ("bullseye-web-a", "bullseye-web-b")]
-explorer = CacheExplorer(boot, plan, clones=clones)
+sizes_mib = (16, 32, 48, 64, 80, 96, 128, 256, 512, 1024)
+explorer = vr.CacheExplorer(boot, plan, sizes_mib=sizes_mib, size_mib=1024, one_by_one=True)
 explorer
 
 # %% [markdown]
@@ -152,7 +165,7 @@ pl.DataFrame(
 # wanted next?** Then look at S3-FIFO.
 
 # %%
-policies = PolicyExplorer([1, 2, 3, 4, 5, 6] * 3, capacity=5, policies=("lru", "s3fifo"))
+policies = vr.PolicyExplorer([1, 2, 3, 4, 5, 6] * 3, capacity=5, policies=("lru", "s3fifo"))
 policies
 
 # %% [markdown]
@@ -160,20 +173,8 @@ policies
 # access misses. It is the same with the first set: it is staged in the order in which it will be read. The block that lies there longest is the next to be
 # read; a miss evicts it, so it will be a miss, too, which evicts the next …
 #
-# S3-FIFO sends new blocks through a small queue, a tenth of the cache, and throws out there first. Some blocks suffer, the others stay until they are read.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-live_mount = vr.simulate(boot, mount.replace(cache_bytes=64 * MIB), detail="events").events
-asked_at, served, evicted = {}, set(), []
-for number, kind, block in live_mount.with_row_index().select("index", "kind", "block").iter_rows():
-    if kind in ("cache_hit", "cache_wait", "cache_miss"):
-        served.add(block)
-        asked_at[block] = number  # the last time
-    elif kind == "evict":
-        evicted.append((number, block, block not in served))
-too_early = sum(unread and asked_at.get(block, -1) > number for number, block, unread in evicted)
-print(f"LRU, 64 MiB: {len(evicted):,} blocks evicted; {too_early:,} of them unread, and read later")
+# S3-FIFO sends new blocks through a small queue, a tenth of the cache (here that is one slot), and throws out there first. Some blocks suffer, the others stay until they are
+# read. (Its *ghosts* are not in the cache: it only remembers the numbers of blocks that went lately.)
 
 # %% [markdown]
 # ## The answer: policy
@@ -197,20 +198,6 @@ pl.DataFrame(
 # - **Nothing is staged**: plain FIFO and LRU are as good as any. What is read again is read *soon*, and they keep what is new. S3-FIFO throws
 #   new blocks out first, and is the worst; but it is about a second or two of fifteen.
 #
-# And the **clones** of the last case: what one has read, the next finds in the cache, for their disks hold the same contents. Stalls of all three, added up:
-
-# %%
-# NBVAL_CHECK_OUTPUT
-together = explorer.cases["clones"]
-pl.DataFrame(
-    {"MiB": size, "policy": policy, "stall (s)": round(together.figures(size * MIB, policy)["stall_s"])}
-    for size, policy in ((64, "lru"), (64, "s3fifo"), (96, "lru"))
-)
-
-# %% [markdown]
-# 96 MiB hold all that a boot reads (88 MiB), and only the first clone waits. With 64 MiB LRU has thrown out the beginning of the first boot when the second one asks for it: the long row again, now
-# from boot to boot.
-#
 # There is no best policy, only one that fits what is asked. The choice of the size matters more.
 
 # %% [markdown]
@@ -223,12 +210,11 @@ pl.DataFrame(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-def restore(size_mib, purge, policy):
-    changes = {"cache_bytes": size_mib * MIB, "eviction": policy, "purge": PurgeRule(by_run=purge)}
-    run = vr.simulate(boot, plan.replace(**changes), detail="summary").summary()
+def restore(size_mib, purge):
+    changed = plan.replace(cache_bytes=size_mib * MIB, purge=PurgeRule(by_run=purge))
+    run = vr.simulate(boot, changed, detail="summary").summary()
     return {
         "MiB": size_mib,
-        "policy": policy,
         "purge": "yes" if purge else "no",
         "evicted (MiB)": round(run["evicted_bytes"] / MIB),
         "held at most (MiB)": round(run["peak_cache_bytes"] / MIB),
@@ -237,20 +223,15 @@ def restore(size_mib, purge, policy):
     }
 
 
-_ = pl.Config.set_tbl_cols(-1)
-pl.DataFrame(
-    [restore(96, True, "lru")]
-    + [restore(size, False, policy) for size, policy in ((96, "lru"), (256, "lru"), (512, "lru"))]
-    + [restore(80, purge, "s3fifo") for purge in (True, False)]
-)
+_ = pl.Config(tbl_cols=-1, tbl_width_chars=120)
+pl.DataFrame(restore(*each) for each in ((96, True), (96, False), (256, False), (512, False)))
 
 # %% [markdown]
 # With the purge, 96 MiB (92, to be exact) are enough for a disk of 342 MiB, and nothing is ever evicted. Without it the cache fills up with blocks that nobody will ask for
 # again, and only the whole disk's size ends the evicting. **Eviction guesses, the purge knows.**
 #
 # Be fair to LRU, though: at 96 MiB it guesses well, and the server waits no longer without the purge. (The relocation of this small disk takes four seconds; then nobody asks
-# the media agent for anything.) The policy that shone before does badly now: S3-FIFO throws out what was just staged for the relocation, and it is fetched twice. What the purge
-# saves is room, and on a media agent that restores many servers at once, room is what is short.
+# the media agent for anything.) What the purge saves is room, and on a media agent that restores many servers at once, room is what is short.
 
 # %%
 guesses.tell(
@@ -284,7 +265,7 @@ read_cache.check_size(blocks, machine)
 
 # %% [markdown]
 # **2 · Which policy?** By hand, on paper: how many of these accesses miss with FIFO, with LRU, and with Belady's optimum, which evicts the block whose next use is farthest
-# ahead? The cache is empty at first. (`PolicyExplorer(puzzle.accesses, puzzle.slots, ("fifo", "lru"), guess=True)` lets you train.)
+# ahead? The cache is empty at first. (`vr.PolicyExplorer(puzzle.accesses, puzzle.slots, ("fifo", "lru"), guess=True)` lets you train.)
 
 # %%
 puzzle = read_cache.draw_accesses(SEED)
@@ -301,12 +282,15 @@ read_cache.check_misses(misses, puzzle)
 
 # %% [markdown]
 # **3 · What does the purge save?** For the restore of your machine, find the smallest read cache of `read_cache.SIZES` (MiB) with which nothing is evicted: with
-# the purge, as your plan has it, and with `PurgeRule(by_run=False)`. The cell before the last table shows how to simulate it.
+# the purge, as your plan has it, and with `PurgeRule(by_run=False)`. The function `restore` above shows how to simulate it.
 
 # %%
 your_boot, your_plan = read_cache.draw_restore(corpus, SEED)
 delay_s = your_plan.relocation_start.delay_ns / 1e9
-print(f"{your_boot.vm}, {your_boot.boot}; relocation {delay_s:g} s after the launch")
+stored_mib = BackupLayout.full(your_boot.manifests).stored_bytes / MIB
+print(
+    f"{your_boot.vm}, {your_boot.boot}: {stored_mib:.0f} MiB are stored; relocation {delay_s:g} s after the launch"
+)
 
 
 # %%
@@ -323,7 +307,6 @@ sizes = (smallest(your_plan), smallest(your_plan.replace(purge=PurgeRule(by_run=
 read_cache.check_purge(sizes, your_boot, your_plan)
 
 # %% [markdown]
-# **What is real and what is not.** Real: the reads of all machines, their order and the pauses between them, and what the disks held, so also what the clones have in
-# common. Simulated: the media agent with its cache, the devices, the network (`vmrestorekit.restore.hardware` has their numbers), and that the three clones are mounted one a minute. The
+# **What is real and what is not.** Real: the reads of all machines, their order and the pauses between them. Simulated: the media agent with its cache, the devices, the network (`vmrestorekit.restore.hardware` has their numbers). The
 # six policies are the very ones that the project's live media agent runs. The left curves know no time: a block that is missing is there at once. *Nothing staged* and
 # *never purging* are what-ifs, not how the patent does it. The first set is optimistic: a server that was booted before, and has changed little since.

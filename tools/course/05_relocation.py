@@ -1,6 +1,8 @@
 # %% [markdown]
 # # 05 · Relocation: in which order, and when?
 #
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
+#
 # A virtual machine (VM) was booted straight from its backup copy: nobody had to wait until everything was copied. But it cannot stay there for ever. The backup copy lies on
 # something slow, and it has to be free again for other restores.
 #
@@ -8,6 +10,7 @@
 # patent, US 9,417,968). Some words for it:
 #
 # - The **media agent** reads the backup copy, and keeps what it has read for a while in a **read cache**. To the VM and to the relocation alike this looks like one disk, the **logical source**.
+# - The **data agent** coordinates the restore: it tells the others what to do.
 # - The **destination** is the volume on primary storage. What has been copied there is **relocated**: from then on the VM reads it there (O14).
 # - The **relocation sequence** is the order in which the blocks, pieces of 64 KiB, are copied (O13).
 # - The **stall** is how much longer the boot takes than from a local disk.
@@ -21,13 +24,10 @@ from checks import relocation
 import vmrestorekit as vr
 from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.plan import RelocationStart
-from vmrestorekit.restore.hardware import MEDIA, BackupDevice
 from vmrestorekit.restore.runs import RunDetector
 from vmrestorekit.restore.simulate import warmup
 from vmrestorekit.show.guess_form import GuessForm
-from vmrestorekit.show.relocation_choices import Choice, sequences_of
-from vmrestorekit.show.relocation_explorer import RelocationExplorer
-from vmrestorekit.show.sentences import tell
+from vmrestorekit.show.relocation_choices import PURGES, SEQUENCES, Choice, sequences_of
 
 warmup()  # compile the engine now, so that nobody waits for it later
 SECOND = 1_000_000_000
@@ -57,13 +57,7 @@ print(f"first set: {len(plan.first_set):,} blocks of {plan.block_bytes // 1024} 
 guesses = GuessForm(
     order=(
         "Let the relocation start with the launch. With which order does the boot stall longest?",
-        ["ascending", "what the boot needs first", "what the boot needs last", "backwards"],
-    ),
-    ahead=(
-        "Before it starts, blocks for the relocation are staged ahead in the read cache, at the lowest priority: "
-        "a read of the VM always goes first. They may take a quarter of the cache. If they may take all of it, "
-        "and the relocation starts after 20 s, the stall is …",
-        ["as before: they have the lowest priority", "about 3 s", "more than 20 s"],
+        [SEQUENCES[name] for name in ("ascending", "boot_first", "boot_last", "backwards")],
     ),
     start=(
         "What the boot needs comes last. When should the relocation start, so that the boot waits least?",
@@ -75,21 +69,32 @@ guesses
 # %% [markdown]
 # ## Try it
 #
-# Above you choose; below, the **reference** is the plan as it was given, and **this** is your choice, on one clock. Drag **Time**, click into the time chart, or click on a block of the map
-# to see what became of it (the arrow keys do the same).
+# Above you choose; below, the **reference** is the plan as it was given, and **this** is your choice, on one clock. Drag **Time**, click into the time chart, or click on a block of a map to see its history.
+# A cell of a map stands for many blocks, and shows what most of those are that no longer just rest in the backup; the history is of one block.
 #
-# 1. **Order** *what the boot needs last*, **Starts** *with the launch*. Where were the reads served that became slow? Choose **Go to** *miss of a purged block*, press **Next**, and read the block's history.
-# 2. **Order** *backwards*. Why does the relocation take twice as long?
-# 3. **Order** *ascending*, **Starts** *some time after the launch*, **Delay** 20 s, **Ahead** 100 %. Then try each **Priority**. Does it help?
-# 4. **Ahead** 25 % again, **Purge** *never*. What does the blue line do?
+# | You choose | |
+# |---|---|
+# | **Order** | the relocation sequence |
+# | **Starts**, **Delay** | when the relocation starts |
+# | **Ahead** | how much of the read cache may be filled with blocks for the relocation, before it asks for them |
+# | **Purge**, **Run** | when the media agent drops a block that was read: see below |
+# | **Priority** | whether reads go before staging ahead; leave it as it is (*by weights*: both take turns) |
+#
+# Look first, then open **Why?**
+#
+# 1. **Order** *what the boot needs last*, **Starts** *with the launch*. Choose **Go to** *miss of a purged block*, press **Next**, and read the block's history. Why is it fetched twice?
+# 2. **Order** *backwards*, **Starts** *some time after the launch*, **Delay** 10 s, as in the reference. Why does the relocation take twice as long?
+# 3. **Order** *ascending*, **Delay** 20 s, **Ahead** 100 %. The VM's reads still go before all others. Why does its boot wait so long?
 
 # %%
-RelocationExplorer(boot, plan)
+vr.RelocationExplorer(boot, plan)
 
 # %% [markdown]
 # ## Why the order matters
+#
+# Five orders; the relocation starts with the launch. Times in seconds.
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 orders = sequences_of(boot, plan, BackupLayout.full(boot.manifests, plan.block_bytes))
 
@@ -102,23 +107,25 @@ def results(choice):
         "relocation": round(figures["relocation_ns"] / 1e9, 1),
         "backup free": round(figures["released_ns"] / 1e9, 1),
         "fetches": figures["media_fetches"],
-        "again": figures["refetches_after_purge"],
+        "fetched again": figures["refetches_after_purge"],
     }
 
 
 names = ["ascending", "by_file", "boot_first", "boot_last", "backwards"]
-pl.DataFrame([{"order": name} | results(Choice(name, "at_once")) for name in names])
+pl.DataFrame([{"order": SEQUENCES[name]} | results(Choice(name, "at_once")) for name in names])
 
 # %% [markdown]
 # - **Ascending** does well: the blocks lie on the backup medium in this order, so that one fetch brings many neighbours, up to half a megabyte. *Backwards* each neighbour comes alone. That is two and
 #   a half times as many fetches, each with its 30 ms before the first byte, and the relocation takes more than twice as long.
 # - **What is relocated early is read early from the destination**, which is quicker than the read cache behind its network. Here *ascending* happens to be early enough, too: 770 MB are soon copied.
-# - **What the boot needs last** is worst of all, twice over. The boot's reads share the network with a relocation that copies everything else first. And 246 blocks were fetched *again*. Why that, we see next.
+# - **What the boot needs last** is worst of all. 246 blocks were fetched *again* from the slow backup device. Why that, we see next.
 #
 # ## Why may the media agent throw blocks away?
 #
-# Once the relocation has read a block, and has stored it on the destination, nobody asks the media agent for it any more. Keeping it would only fill the read cache. So it is **purged** (O16). How does the media agent know? Either
-# the data agent, the coordinator, **indicates** what is relocated. Or the media agent **infers** it (O15): it tracks all reads, and a *run* of them along the relocation sequence, 16 in a row say, is taken for the relocation.
+# Once the relocation has read a block, and has stored it on the destination, nobody asks the media agent for it any more. Keeping it would only fill the read cache. So it is **purged** (O16). How does the media agent know?
+#
+# - **Indicated**: the data agent says what is relocated.
+# - **Inferred from runs** (O15): the media agent watches all reads. A *run* of them along the relocation sequence, 16 in a row say, is taken for the relocation. (It can look for runs after each read, or *once a period*.)
 #
 # A small example: a sequence of six blocks, a run of three, and a read of a stranger in between.
 
@@ -130,41 +137,38 @@ pl.DataFrame(rows)
 
 # %% [markdown]
 # A run may be made of *anybody's* reads. If the relocation sequence has, at its end, the blocks of the boot in the order in which the boot reads them, then the booting VM's own reads look like the relocation. They are purged once sent; the
-# relocation has not come to them, and the next read of the same block is a miss. The same restore with other purge rules:
+# relocation has not come to them, and the next read of the same block is a miss. The order *what the boot needs last*, with the launch, and four ways to purge. The last two columns say what the VM's reads waited for, added up (`vr.waits`): the backup device, or the network, behind others.
 
-# %%
+
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
-rules = {
-    "run of 2": Choice(purge="run", run_length=2),
-    "run of 16": Choice(purge="run", run_length=16),
-    "indicated": Choice(purge="indication"),
-    "never": Choice(purge="off"),
-}
-
-
-def purging(rule, **choice):
-    changed = Choice(**{"purge": rule.purge, "run_length": rule.run_length, "delay_s": 10} | choice)
-    figures = vr.simulate(boot, changed.applied(plan, orders)).summary()
+def purging(words, **choice):
+    restored = vr.simulate(boot, Choice("boot_last", "at_once", **choice).applied(plan, orders))
+    figures, waits = restored.summary(), vr.waits(restored)
     return {
-        "stall": round(figures["stall_ns"] / 1e9, 1),
-        "again": figures["refetches_after_purge"],
-        "cache peak (MiB)": round(figures["peak_cache_bytes"] / 2**20),
-        "evicted (MiB)": round(figures["evicted_bytes"] / 2**20),
+        "purge": words,
+        "fetched again": figures["refetches_after_purge"],
+        "stall (s)": round(figures["stall_ns"] / 1e9, 1),
+        "backup device (s)": round(waits["device_ns"].sum() / 1e9, 1),
+        "network (s)": round(waits["link_queue_ns"].sum() / 1e9, 1),
     }
 
 
 pl.DataFrame(
-    [{"order": "ascending, after 10 s", "purge": name} | purging(rule) for name, rule in rules.items()]
-    + [
-        {"order": "boot last, at once", "purge": name} | purging(rule, sequence="boot_last", start="at_once")
-        for name, rule in rules.items()
+    [
+        purging(f"{PURGES['run']} of 2", purge="run", run_length=2),
+        purging(f"{PURGES['run']} of 16", purge="run"),
+        purging(PURGES["indication"], purge="indication"),
+        purging(PURGES["off"], purge="off"),
     ]
 )
 
 # %% [markdown]
-# - A run of 2 is found too easily: two reads of a booting VM are often neighbours. A run of 16 hardly ever is the VM's, *unless the sequence is the VM's*.
-# - With an indication nothing is purged before it is on the destination. What is left of the stall, 3 s, is the network that boot and relocation share.
-# - Without a purge the cache fills up, to its last block. Then somebody has to be **evicted**, and the cache does not know who will not be missed.
+# So it depends on the purge what the VM waits for:
+#
+# - **Inferred**: the VM's blocks are purged too early, and the VM waits for the **backup device**, which fetches them again. A longer run does not help here: the *whole* sequence's end looks like the VM.
+# - **Indicated**: nothing is purged before it is on the destination, and nothing is fetched again. What is left, about 3 s, is waiting on the **network**: behind the relocation, which copies everything else first.
+# - **Never**: the cache of 256 MiB fills up, and 518 MiB are **evicted** from it. The cache does not know who will not be missed, so that the VM waits for both.
 #
 # ### Exercise 1: which blocks go?
 #
@@ -186,48 +190,17 @@ purged = [block for read in seen.reads for block in detector.read(read)]
 relocation.purge(purged, SEED)
 
 # %% [markdown]
-# ## What does a priority protect?
-#
-# Until the relocation runs, staging for it has a lower priority than any read; once it runs, both are equal (O11, O12; the patent insists on it). Let us break the rule, in the two ways that one can. And let us have only *one* disk drive under the backup, so that
-# there is something to compete for. `queue` is how long the server's requests waited for their turn at the drive, all added up.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-library = MEDIA["disk_library"]  # four drives, as a rule
-drive = library.backup_device
-one_drive = library.replace(backup_device=BackupDevice(1, drive.positioning_ns, drive.bandwidth))
-
-
-def prioritised(priorities, ahead_percent):
-    changed = Choice(priorities=priorities, ahead_percent=ahead_percent, delay_s=20)
-    run = vr.simulate(boot, changed.applied(plan, orders), one_drive)
-    figures = run.summary()
-    return {
-        "ahead": f"{ahead_percent} % of the cache",
-        "priority": priorities.replace("_", " "),
-        "stall": round(figures["stall_ns"] / 1e9, 1),
-        "queue": round(vr.waits(run)["queue_ns"].sum() / 1e9, 1),
-        "evicted (MiB)": round(figures["evicted_bytes"] / 2**20),
-    }
-
-
-pl.DataFrame([prioritised(name, ahead) for ahead in (25, 100) for name in ("as_claimed", "strict", "equal")])
-
-# %% [markdown]
-# With a quarter of the cache all three are alike: the drive has time enough. With all of it they are bad, all three. *Strict* priority shortens the queue, which is what a priority can do. It cannot bring back what was evicted. Staging ahead
-# asks for nothing that the VM wants *now*, so that it always goes through; block after block it drives out of the cache what the VM wants *soon*.
-#
-# **A priority protects the device, not the cache.** The cache needs a limit of its own.
-#
 # ## When to start?
+#
+# Seconds again; the purge is inferred from runs of 16.
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 pl.DataFrame(
     [
         {"delay (s)": delay}
         | {
-            f"{name}: {figure}": results(Choice(name, "delay", delay))[figure]
+            f"{SEQUENCES[name]}: {figure}": results(Choice(name, "delay", delay))[figure]
             for name in ("ascending", "boot_last")
             for figure in ("stall", "backup free")
         }
@@ -238,55 +211,37 @@ pl.DataFrame(
 # %% [markdown]
 # Later is *not* gentler. The longer the server hangs on the backup, the more of its reads come from there, over the network, with a miss here and there. A relocation that starts at once, in a good order, is best for both: stall and backup copy.
 #
-# With the bad order there is one good moment: 4 seconds after the launch. Look at the time chart: the boot loader has just read kernel and RAM disk, and for nearly ten seconds the server reads next to nothing. The relocation has the network for itself, and is done before the server
+# With the bad order there is one good moment soon after the launch. Look at the time chart: the boot loader has just read kernel and RAM disk, and for nearly ten seconds the server reads next to nothing. The relocation has the network for itself, and is done before the server
 # wakes up. That is the idea of a **load condition** (O10): start when little is asked for. (The one here looks at the last
 # minute. It is made for a server's day, and too slow for a boot.)
 
 # %%
-guesses.tell(order="what the boot needs last", ahead="more than 20 s", start="4 s after it")
+guesses.tell(order=SEQUENCES["boot_last"], start="4 s after it")
 
 # %% [markdown]
 # ### Exercise 2: a start that suits everybody
 #
-# Another machine, and an order that cannot be changed: what the boot needs last. Its users want it to boot with little stall, its owner wants the backup copy back soon.
+# Another machine, and an order that cannot be changed: what the boot needs last. And another restore keeps the destination busy for a while, so that the good moment soon after the launch is over. Its users want it to boot with little stall, its owner wants the backup copy back soon.
+# **After how many seconds do you start?** Choose a **Delay**, and look at where the reads are and what is being copied then. Another seed is another machine and another time.
 
 # %%
 mine = relocation.scenario(SEED)
 mine
 
 # %%
-RelocationExplorer(mine.boot, mine.plan)
+vr.RelocationExplorer(mine.boot, mine.plan)
 
 # %%
 # BEGIN SOLUTION delay = ...  # seconds from the launch to the start of the relocation
-delay = next(s for s in range(60) if relocation.start(s, SEED).is_right)
+delay = next(s for s in range(90) if relocation.start(s, SEED).is_right)
 # END SOLUTION
 relocation.start(delay, SEED)
 
 # %% [markdown]
 # ## And then?
 #
-# While all this goes on, the server *writes*. The backup copy must not change, so that writes go to a **write cache** on the host (O9), and the relocation copies what was there *before*. What has to happen when the last block is relocated?
-# Guess the steps before you run the next cell.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-restore = vr.simulate(boot, plan)
-steps = (
-    "finish_relocation",
-    "apply_writes",
-    "use_destination",
-    "unmount_file_system",
-    "indicate_relocation_completed",
-    "empty_read_cache",
-    "de_associate",
-)
-for step in steps:
-    row = restore.next_of_kind(step, -1)
-    print(f"{restore.times[row] / 1e9:6.3f} s  {tell(restore, row)}")
-
-# %% [markdown]
-# The order of these steps is no matter of taste:
+# While all this goes on, the server *writes*. The backup copy must not change, so that writes go to a **write cache** on the host (O9), and the relocation copies what was there *before*. What has to happen when the last block is relocated, and
+# in which order? Three steps:
 #
 # 1. **Apply the writes** (O17): what is in the write cache is newer than what was relocated, so that it goes over it. What the VM writes meanwhile is applied as well, until nothing is left.
 # 2. The **pivot** (O21): from now on the VM uses the destination only. It was not stopped at any point.
@@ -296,8 +251,10 @@ for step in steps:
 #
 # ### Exercise 3: an order of your own
 #
-# A made-up (SYNTHETIC) disk of 128 blocks, small enough to be thought through. Its machine reads some neighbours, one after the other, and then the same ones again. Nothing is staged ahead for the relocation, which starts with the launch; a run takes four reads. In
-# ascending order, blocks are fetched again. Find an order in which none is, and that jumps at most twice on the medium. (`[*range(128)]` is the ascending order; lists can be added.)
+# A made-up (SYNTHETIC) disk of 128 blocks, small enough to be thought through. Its machine reads some neighbours, one after the other, and then the same ones again. Nothing is staged ahead for the relocation, which starts with the launch. The purge is inferred from runs of four reads. In
+# ascending order, blocks are fetched again.
+#
+# **Find a relocation sequence, a list of the numbers 0 to 127, with which nothing is fetched again, and that has at most two jumps.** A *jump* is a place in your list where the next number is not one more: `[0, 1, 2, 5, 6]` has one. (`[*range(128)]` is the ascending order; lists can be added.)
 
 # %%
 disk = relocation.tiny_disk(SEED)
@@ -316,9 +273,9 @@ relocation.order(order, SEED)
 #
 # - The **order** decides how far fetches reach on the medium, what is early on the destination, and whether the media agent mistakes the VM for the relocation.
 # - The **purge** keeps the cache small, and is safe if it is indicated. If it is inferred, a run should be long, and the sequence should not be the order in which the VM reads.
-# - A **priority** protects the device; the cache needs a limit.
+# - A **priority** protects the backup device, not the read cache: what is staged ahead in quiet moments drives out what the VM will want. So staging **ahead** needs a limit.
 # - **Start** early if the order is good; else when the VM asks for little.
 #
 # **What is real and what is not.** Real: the machines, their disks' layout, the requests of their boots with the pauses between them. Recorded on an emulated processor, so that the pauses are longer than on your hardware. Simulated: everything that takes time after a read
-# has left the machine (numbers of the devices in `vmrestorekit.restore.hardware`, rules in `docs/clockwork.md`). The backup copy is a full one, written in the order of the disk. *What-if*: the priorities *strict* and *equal* and a purge that never comes are not what the
+# has left the machine (numbers of the devices in `vmrestorekit.restore.hardware`, rules in `docs/clockwork.md`). The backup copy is a full one, written in the order of the disk. What the widget calls *what-if* is not what the
 # patent has. Made up: the disk of exercise 3. And these disks are small: with terabytes the relocation takes hours, and a boot is over before it has begun to matter.

@@ -1,6 +1,8 @@
 # %% [markdown]
 # # 06 · Live mount
 #
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
+#
 # Two calls, one morning. **Anna** has overwritten a text file on the file server; last night it was still right. **Ben** wants to try an update on that server, for an hour, and
 # not on the real one.
 #
@@ -10,7 +12,7 @@
 # | | operation | |
 # |---|---|---|
 # | O22 | browse | a **file manager** lists backed-up machines with their drives, folders and files; you select |
-# | O23 | prepare and launch | as for an instant restore, but nothing is ever relocated to primary storage |
+# | O23 | prepare and launch | as for an instant restore, but nothing is ever copied to *primary storage*, the fast storage that servers normally run on |
 # | O24 | use | the machine runs, or its files are read; what it writes goes to a **write cache** |
 # | O25 | warn of expiry | a mount has an end, the **expiry**; its user is warned before |
 # | O26 | expire | the machine is powered down, and everything is let go |
@@ -23,12 +25,11 @@ import polars as pl
 from checks import live_mount
 
 import vmrestorekit as vr
-from vmrestorekit.predict.profiles import SelectedInBackup, first_set
 from vmrestorekit.restore.simulate import warmup
-from vmrestorekit.show.backup_browser import BackupBrowser
 from vmrestorekit.show.chart_frame import finished, heading
 from vmrestorekit.show.guess_form import GuessForm
 from vmrestorekit.show.selection_tables import bytes_read_by_boot
+from vmrestorekit.show.sentences import KIND_NAMES
 
 warmup()  # compile the engine now, so that nobody waits for it later
 KIB, MIB, SECOND = 2**10, 2**20, 1_000_000_000
@@ -37,13 +38,13 @@ KIB, MIB, SECOND = 2**10, 2**20, 1_000_000_000
 # ## The server
 #
 # A real one, recorded: Debian 12 with Samba, a disk for the system and one for the shared files. One of its boots was recorded, and the minute after, in which a client used
-# the shares. The backup copy is what its disks held just before.
+# the shares. The backup copy is what its disks held just before. Its table of contents, one for each disk, is called a **manifest**.
 
 # %%
 corpus = vr.load_corpus()
 server = corpus["bookworm-files"]
 boot = server.boot("boot-2")
-for number, manifest in enumerate(boot.manifests):  # the tables of contents of its disks
+for number, manifest in enumerate(boot.manifests):
     stored = (manifest.blocks["content"] != 0).sum() * 4096 / MIB
     print(
         f"disk {number}: {manifest.files.height:,} files and folders with blocks of their own, {stored:.0f} MiB stored"
@@ -52,7 +53,10 @@ for number, manifest in enumerate(boot.manifests):  # the tables of contents of 
 # %% [markdown]
 # ## Your guess
 #
-# Anna's file is `/srv/share/3/31.txt`, 74 KiB. The backup copy is read in *blocks* of 64 KiB.
+# Anna's file is `/srv/share/3/31.txt`, 74 KiB.
+#
+# Two sizes come again and again. A disk keeps files in pieces of 4 KiB: these are always called *4 KiB blocks* here. The backup copy is read in *blocks of 64 KiB*: who wants one
+# byte of such a block gets all of it.
 
 # %%
 guesses = GuessForm(
@@ -74,17 +78,18 @@ guesses
 # %% [markdown]
 # ## Browse (O22)
 #
-# The file manager, with all machines that were recorded; it opens at Anna's folder. Walk with the arrow keys, open with <kbd>Enter</kbd>, go up with <kbd>Backspace</kbd>,
-# choose with <kbd>Space</kbd>. The map has all that the copy stores of a disk; click a cell, or walk with the arrow keys there, to see whose it is.
+# The file manager, with all machines that were recorded; it opens at the folder of Anna's file. Walk with the arrow keys, open with <kbd>Enter</kbd>, go up with
+# <kbd>Backspace</kbd>, choose with <kbd>Space</kbd>. What the choice costs appears below the list once something is chosen. The map has all that the copy stores of a disk; click a
+# cell, or walk with the arrow keys there, to see whose it is.
 #
-# 1. Choose `31.txt`. Where on the disk are its blocks (**C**)? What are the blocks with an **L** for?
+# 1. Type `31.txt` into **Find**, press <kbd>Enter</kbd>, and choose the file. Where on the disk are its blocks (**C**)? What are the blocks with an **L** for?
 # 2. Set *Map of* to *needed blocks only*. The larger the square, the more of the block is wanted. How much comes along that nobody asked for?
-# 3. Choose all of `/srv`. By how much do the bytes grow, and by how much the files?
-# 4. On disk 0, which folder costs more than booting the whole machine?
-# 5. Try other sizes of blocks. For which is one file cheapest?
+# 3. Go up, and choose all of `/srv` instead. By how much do the bytes grow, and by how much the files?
+# 4. Press *Choose nothing*. Which one folder of disk 0 costs more than booting the whole machine? Compare the bars *for the selection* and *to boot the machine*.
+# 5. Choose `31.txt` alone again, and try other sizes of the *block of the read cache*. With which one does the least have to be read?
 
 # %%
-browser = BackupBrowser(corpus)
+browser = vr.BackupBrowser(corpus)
 browser.go_to("bookworm-files", "before boot-2", disk=1, path="/srv/share/3")
 browser
 
@@ -95,7 +100,7 @@ browser
 
 # %%
 # NBVAL_CHECK_OUTPUT
-files = BackupBrowser(boot)
+files = vr.BackupBrowser(boot)
 
 
 def cost_of(path, disk):
@@ -127,28 +132,15 @@ needed.group_by("why").agg(
 
 # %% [markdown]
 # The file itself lies in two blocks of 64 KiB. To *find* it, forty-one others are read: this disk has btrfs, a file system that keeps its tables of names and places
-# as a tree (in two copies), and the tree has to be walked through. On the system's disk, with ext4, it is the start of the disk and the folders on the way.
+# as a tree (in two copies), and the tree has to be walked through. On the system's disk, with ext4, what leads to a file is the start of the disk and the folders on the way.
 #
-# So the first file is dear, and the next one is nearly free: 57 files cost twice as much as one, 570 files ten times.
+# So the first file is dear, and the next ones are cheap: 57 files cost twice as much as one, 570 files ten times.
 
 # %% [markdown]
-# ## Mount (O23): the selection is the profile
+# ## Mount (O23)
 #
-# What was selected is one of the forms in which the media agent is told what will be wanted (O3). Its blocks are the **first set**, which it stages in its read cache before
-# anybody asks (O4, O5). For Anna that is all: her file is read through the mounted file system, no machine ever boots.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-for_anna = files.plan
-told = first_set([SelectedInBackup(files.selection)], boot.manifests)
-print(
-    f"{for_anna.mode}: {len(for_anna.first_set)} blocks, {len(for_anna.first_set) * for_anna.block_bytes / MIB:.1f} MiB"
-)
-print("the same as the media agent makes of the message:", told.tolist() == for_anna.first_set.tolist())
-
-# %% [markdown]
-# Ben needs the machine. His first set is what the server read when it booted the time before. So that you need not wait for an hour, his mount expires after 80 seconds
-# from the request, and he is warned 20 seconds before.
+# Anna's file is read through the mounted copy; no machine boots for it. Ben needs the machine. The blocks that are fetched for him before the machine asks, its **first set**, are
+# those that the server read when it booted the time before. So that you need not wait for an hour, his mount expires 80 seconds after the request, and he is warned 20 seconds before.
 
 # %%
 plan = vr.make_plan(
@@ -178,7 +170,7 @@ rows = {
 ways = pl.DataFrame({"way": list(rows), "read (MiB)": [round(mib, 1) for mib in rows.values()]})
 ways
 
-# %%
+# %% tags=["plumbing"]
 folders = costs.filter(pl.col("selection") != "/srv/share/3").select(way="selection", mib="read (MiB)")
 bars = pl.concat(
     [
@@ -207,10 +199,10 @@ chart = (
 finished(chart.properties(width=560), heading("What the backup has to give", "bookworm-files, before boot-2"))
 
 # %% [markdown]
-# - For **files**, mount and browse: one file takes half a percent of the copy, and all shared files five percent. That is still cheaper than booting the machine that serves them.
+# - For **files**, browse and mount: one file takes half a percent of the copy, and all shared files five percent. That is still cheaper than booting the machine that serves them.
 # - The **machine** takes a fifth of the copy to boot. That is the price when a file is no help: the data of a database, a program that has to run, an update to be tried.
-# - There is a **break**: to read all of `/usr` costs more than four boots. A boot does not read the system, it reads a small part of it.
-# - A **full restore** takes it all, before anything happens. It is for who wants to keep the machine.
+# - Files are **not always cheaper**: to read all of `/usr` costs more than four boots. A boot reads only a small part of the system.
+# - A **full restore** takes it all, before anything happens. It is for those who want to keep the machine.
 
 # %% [markdown]
 # ## Ben's hour (O23 to O26)
@@ -229,25 +221,25 @@ stepper
 # ## The answer: what becomes of the writes
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
-def units_written(mount):
-    """When each 4 KiB unit of the disks was first written, in seconds."""
+def blocks_written(mount):
+    """Return when each 4 KiB block of the disks was first written, in seconds."""
     writes = mount.events.filter(pl.col("kind") == "written").select("time_ns", row="request")
     rows = boot.trace.frame.with_row_index("row").select(
         pl.col("row").cast(pl.Int32), "disk", "offset", "length"
     )
     last = (pl.col("offset") + pl.col("length") - 1) // 4096
-    units = pl.int_ranges(pl.col("offset") // 4096, last + 1).alias("unit")
-    each = writes.join(rows, on="row").with_columns(units).explode("unit")
-    return each.group_by("disk", "unit").agg(second=pl.col("time_ns").min() / SECOND)
+    touched = pl.int_ranges(pl.col("offset") // 4096, last + 1).alias("block")
+    each = writes.join(rows, on="row").with_columns(touched).explode("block")
+    return each.group_by("disk", "block").agg(second=pl.col("time_ns").min() / SECOND)
 
 
-lost = units_written(mount)
-print(f"in the write cache at the expiry: {lost.height} units of 4 KiB, {lost.height * 4} KiB")
+lost = blocks_written(mount)
+print(f"in the write cache at the expiry: {lost.height} blocks of 4 KiB, {lost.height * 4} KiB")
 print(f"on primary storage: {mount.events.filter(pl.col('kind') == 'relocated').height}")
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 end = [
     "boot_done",
@@ -259,45 +251,23 @@ end = [
     "de_associate",
 ]
 mount.events.filter(pl.col("kind").is_in(end)).select(
-    second=(pl.col("time_ns") / SECOND).round(), what="kind", by="actor", blocks="count"
+    second=(pl.col("time_ns") / SECOND).round(),
+    what=pl.col("kind").cast(pl.String).replace(KIND_NAMES),
+    by=pl.col("actor").cast(pl.String).str.replace_all("_", " "),
 )
 
 # %% [markdown]
-# Nowhere: the write cache goes with the mount, and the backup copy stays as it was, byte for byte. So Ben may break what he likes, and so Ben must fetch what he wants to keep
-# **before** the expiry.
-
-# %%
-marks = {"boot done": mount.summary()["time_to_ready_ns"] / SECOND, "warning": 60.0, "expiry": 80.0}
-steps = lost.sort("second").with_row_index("units", offset=1).select("second", "units")
-steps = pl.concat([pl.DataFrame({"second": [0.0], "units": [0]}, schema=steps.schema), steps])
-x = alt.X("second:Q", title="seconds since the mount was asked for", scale=alt.Scale(domain=[0, 85]))
-line = alt.Chart(steps).mark_line(interpolate="step-after", color="#CC79A7", strokeWidth=2.5)
-line = line.encode(
-    x, alt.Y("units:Q", title="4 KiB units in the write cache"), tooltip=["second:Q", "units:Q"]
-)
-at = pl.DataFrame({"second": list(marks.values()), "mark": list(marks)})
-rules = (
-    alt.Chart(at)
-    .mark_rule(strokeWidth=1.5)
-    .encode(
-        x,
-        alt.StrokeDash("mark:N", sort=list(marks), title=None),
-        color=alt.value("#8C8C8C"),
-        tooltip=["mark:N", "second:Q"],
-    )
-)
-finished(
-    (line + rules).properties(width=640, height=220),
-    heading("What would be lost", "if the mount ended at that moment"),
-)
+# Ben's writes are nowhere any more: the write cache goes with the mount, and the backup copy (the table says when it is *de-associated*, let go) stays as it was, byte for byte.
+# So Ben may break what he likes, and so Ben must fetch what he wants to keep **before** the expiry.
 
 # %% [markdown]
 # ## When to end it?
 #
-# The same mount with other expiries; the last one was **extended** by a minute while it ran (until the expiry that is possible). `cut off`: requests that were under way.
+# The same mount with other expiries; the last one was **extended** by a minute while it ran, which is possible until it expires. *Cut off* counts requests that were under way;
+# *null* says that the boot was never done.
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def ending(expiry, **extension):
     run = vr.simulate(boot, plan.replace(expiry_ns=expiry * SECOND, **extension), "object_storage")
@@ -307,7 +277,7 @@ def ending(expiry, **extension):
         "expiry (s)": f"{expiry}, extended" if extension else str(expiry),
         "boot done (s)": None if booted is None else round(booted / SECOND),
         "cut off": figures["cut_off"],
-        "units lost": units_written(run).height,
+        "4 KiB blocks lost": blocks_written(run).height,
         "backup copy free (s)": round(figures["released_ns"] / SECOND),
     }
 
@@ -327,7 +297,19 @@ guesses.tell(file="about 3 MiB", boot=to_boot, writes="nowhere")
 # %% [markdown]
 # ## Your turn
 #
-# Choose another seed, and you have another machine, file and mount than your neighbour.
+# **Counting a file's blocks.** A manifest has a row for each 4 KiB block of a disk, with the number of its file; `content` is 0 where nothing is stored. Here for Anna's file:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+manifest = boot.manifests[1]  # of the second disk
+anna = manifest.files["path"].to_list().index("/srv/share/3/31.txt")  # the number of her file
+numbered = manifest.blocks.with_row_index("block")
+hers = numbered.filter(pl.col("file") == anna, pl.col("content") != 0)["block"]
+print("her 4 KiB blocks:", hers.to_list())
+print("16 of them are a block of 64 KiB; hers lie in", (hers // 16).n_unique(), "of these")
+
+# %% [markdown]
+# Now with a machine of your own. Choose another seed than your neighbour, and it is another one.
 
 # %%
 SEED = 1
@@ -337,54 +319,42 @@ case = live_mount.draw(corpus, SEED)
 case
 
 # %% [markdown]
-# **1 · One file, two sizes of blocks.** How many bytes are read from the backup for the *stored blocks of this file alone* (not for what leads to it), in blocks of 64 KiB and
-# of 1 MiB? The **manifest** of the disk, the copy's table of contents, has a row for each 4 KiB block, with its file; `content` is 0 where nothing is stored. (Or browse, and look into `table()`.)
-
-# %%
-manifest = case.boot.manifest  # of the first disk
-print(manifest.blocks.columns, manifest.files.columns)
+# **1 · One file, two sizes of blocks.** How many *bytes* are read from the backup for your file, in blocks of 64 KiB, and in blocks of 1 MiB? Count the stored blocks of the file
+# alone, not what leads to it. The manifest is `case.boot.manifests[0]`, the path of the file `case.path`.
 
 # %%
 # BEGIN SOLUTION read = {64 * KIB: ..., MIB: ...}
+manifest = case.boot.manifests[0]
 number = manifest.files["path"].to_list().index(case.path)
-blocks = manifest.blocks.with_row_index("block").filter((pl.col("file") == number) & (pl.col("content") != 0))
-read = {size: (blocks["block"] * 4096 // size).n_unique() * size for size in (64 * KIB, MIB)}
+stored = (pl.col("file") == number) & (pl.col("content") != 0)
+mine = manifest.blocks.with_row_index("block").filter(stored)["block"]
+read = {size: (mine // (size // 4096)).n_unique() * size for size in (64 * KIB, MIB)}
 # END SOLUTION
 live_mount.check_bytes(read, case)
 
 # %% [markdown]
 # **2 · When may it expire?** Find the shortest expiry, in whole seconds from the request, with which the boot is done, the machine then serves for 30 s, and the expiry cuts off no
-# request. `vr.simulate(case.boot, case.plan.replace(expiry_ns=...), case.hardware).summary()` has `time_to_ready_ns` and `cut_off`.
+# request. `ends(seconds)` runs your mount with an expiry: `time_to_ready_ns` is when the boot was done (in nanoseconds from the request, None if it never was), and `cut_off` counts
+# the requests that were cut off.
 
+
+# %%
+def ends(seconds):
+    plan = case.plan.replace(expiry_ns=seconds * SECOND)
+    figures = vr.simulate(case.boot, plan, case.hardware, detail="summary").summary()
+    return {name: figures[name] for name in ("time_to_ready_ns", "cut_off")}
+
+
+ends(10)
 
 # %%
 # BEGIN SOLUTION expiry = ...
-def figures(seconds):
-    return vr.simulate(case.boot, case.plan.replace(expiry_ns=seconds * SECOND), case.hardware).summary()
-
-
-ready = figures(3600)["time_to_ready_ns"]
+ready = ends(3600)["time_to_ready_ns"]
 expiry = -(-(ready + 30 * SECOND) // SECOND)  # rounded up
-while figures(expiry)["cut_off"]:
+while ends(expiry)["cut_off"]:
     expiry += 1
 # END SOLUTION
 live_mount.check_expiry(expiry, case)
-
-# %% [markdown]
-# **3 · What is lost?** Your mount is `case.mount`; it expires while its client works. How many different 4 KiB units had been written then? An event of the kind `written` says in
-# `request` which row of `case.boot.trace.frame` was done.
-
-# %%
-# BEGIN SOLUTION units = ...
-done = case.mount.events.filter(pl.col("kind") == "written")["request"].unique()
-units = {
-    (disk, unit)
-    for disk, offset, length in case.boot.trace.frame[done].select("disk", "offset", "length").iter_rows()
-    for unit in range(offset // 4096, -(-(offset + length) // 4096))
-}
-units = len(units)
-# END SOLUTION
-live_mount.check_lost(units, case)
 
 # %% [markdown]
 # ## So what is it for?
@@ -397,4 +367,4 @@ live_mount.check_lost(units, case)
 # every request that was recorded. Simulated: the media agent, the devices and the network, and so all times. Ours, where the patent is silent: writes are discarded at the
 # expiry. Anna, Ben, and an hour of 80 seconds are made up. Of a file on btrfs all pieces of its tree are counted, though a driver may get by with fewer;
 # on ext4 the block with the file's inode (where a file is described) is *not* counted: a manifest does not know which one it is. A browser on a backup store knows, and can also extract files:
-# `BackupBrowser(BackupStore(folder))`.
+# `vr.BackupBrowser(BackupStore(folder))`.

@@ -1,9 +1,11 @@
 # %% [markdown]
 # # 07 · What boots read
 #
-# Pre-staging is a bet on what a machine will read. A colleague says: *“Every server is different. Nobody can know what one wants that has never been restored before.”*
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
 #
-# **Is that so? How much does a boot read, how much of it is the same every time, and how much is the same on other machines?**
+# *Pre-staging* means to fetch blocks of a backup copy before the machine that is being restored asks for them. It is a bet on what the machine will read. A colleague says: *“Every server is different. Nobody can know what one wants that has never been restored before.”*
+#
+# **How much of its disk does a booting machine read, how much of that is the same at every boot, and how much is the same on other machines?**
 #
 # Nothing in this notebook is simulated, and nothing is predicted. All of it is counted from recordings of real virtual machines: each request that reached their disks,
 # and before each boot a list of what each 4 KiB block of the disks held (a hash, and the path of the file it belongs to).
@@ -32,7 +34,7 @@ _ = pl.Config.set_tbl_rows(30), pl.Config.set_fmt_str_lengths(60), pl.Config.set
 # %% [markdown]
 # ## What there is
 #
-# The *catalogue* has one row a recording: choose from it without reading any trace. Which machines are there, and what came before their boots? (*follows*: the
+# The *catalogue* has one row for each recording; no recording has to be opened for it. Which machines are there, and what came before their boots? (*follows*: the
 # building of the image, a clean shutdown, a crash, or a change of what is installed; *repeats*: recordings that started a boot again from the same state of the disks)
 
 # %%
@@ -46,7 +48,7 @@ catalog.group_by("release", "vm", pl.col("roles").list.join(", ")).agg(
 ).sort("release", "vm")
 
 # %% [markdown]
-# The requests themselves are a lazy query over all recordings: only the columns that it needs are read from the files, when it is collected. How large are the requests, and how many
+# `corpus.scan()` asks about the requests of all recordings at once (a *lazy* query of polars: nothing is read from the files before `collect()`, and then only the columns that it needs). How large are the requests, and how many
 # are reads? Copy this cell and ask something else.
 
 # %%
@@ -68,7 +70,10 @@ catalog.group_by("release", "vm", pl.col("roles").list.join(", ")).agg(
 # %% [markdown]
 # ## Your guess
 #
-# Before you look: commit yourself.
+# When is a block of one machine “the same” as a block of another? There are three ways to say it: it lies at the same *address* of the disk; it has the same *content*; or it is at
+# the same place of a file of the same *path*.
+#
+# A few words of the answers: the *initial RAM disk* is a file with what the kernel needs before it can read the disk itself; the *median* machine has as many machines below it as above.
 
 # %%
 SHARES = ["under 5 %", "5 to 10 %", "10 to 25 %", "over 25 %"]
@@ -77,9 +82,15 @@ least = list(ways.values())
 kinds = ["kernel, initial RAM disk", "libraries", "programs and their files", "data and logs"]
 guesses = GuessForm(
     share=("How much of all that a disk stores does a machine read until it has booted (median)?", SHARES),
-    within=("By what have the boots of two machines of one release least in common?", least),
-    across=("And those of machines of different releases?", least),
-    most=("Of which of these does a web server's boot read most?", kinds),
+    within=(
+        "In which of these ways do the boots of two machines of one release have least in common?",
+        least,
+    ),
+    across=(
+        "In which of these ways do the boots of machines of different releases have least in common?",
+        least,
+    ),
+    most=("Which of these does a web server's boot read most of?", kinds),
 )
 guesses
 
@@ -93,7 +104,7 @@ guesses
 sets = working_sets(corpus)
 working_set_bars(sets, corpus)
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 order = machines_by_release(corpus)
 sets.join(order, on="vm").group_by("release").agg(
@@ -107,22 +118,23 @@ sets.join(order, on="vm").group_by("release").agg(
 # %% [markdown]
 # This is why an instant restore is worth the trouble: the machine serves its users when a small part of the disk has come, *if it is the right part*.
 #
-# ## Does one know it from other machines?
+# ## Can one know it from other machines?
 #
-# Each row is a machine; the darker a cell, the more of what its boot reads the machine above reads, too. Three ways to say “the same block”: it lies at the same *address* of the disk; it has the same
-# *content*; it is at the same place of a file of the same *path*. On the diagonal: the machine's own boot before. Where do you see squares, and in which of the three do they fade? Hover over a cell for its figures.
+# Each row is a machine; the darker a cell, the more of what its boot reads the machine above reads, too. There is one picture for each way to say “the same”.
+# On the diagonal: the machine's own boot before. Where do you see squares, and in which of the three do they fade? Hover over a cell for its figures.
 
 # %%
 pairs = overlaps(corpus)
 overlap_matrix(pairs, corpus)
 
 # %% [markdown]
-# By path, large enough for the numbers. Whoever reads a row learns from whom this machine could learn:
+# By path once more, large enough for the numbers. Read a row to see from which others this machine could learn. In the table below it, a *golden image* is a machine that was
+# installed with care and then copied; all that descend from one image are one *lineage*.
 
 # %%
 overlap_matrix(pairs, corpus, ["path"])
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 release = dict(order.select("vm", "release").iter_rows())
 lineage = dict(order.select("vm", "lineage").iter_rows())
@@ -140,18 +152,22 @@ medians = compared.group_by("compared_with").agg(pl.len().alias("pairs"), pl.col
 medians.sort("compared_with")
 
 # %% [markdown]
+# Do machines of one golden image really share less content than others of their release? Not by nature: in two thirds of these pairs one of the two had all its packages upgraded (names that
+# end in *-a*), and the other had not. The remaining pairs share about nine tenths.
+#
 # An address in common is the weakest of the three: it says that both read the same place of their disks, not that the same thing lies there. (See the second exercise.)
 #
 # ## When does a boot read what?
 #
-# Each dot is something read for the first time: to the right the time, upwards the place on the disk; the lanes below say what the colours mean. Where is the boot loader, and when does the kernel
+# Each dot is something read for the first time: its time from left to right, its place on the disk upwards; the lanes below say what the colours mean
+# (*file system's own*: its tables of names and places). Where is the boot loader, and when does the kernel
 # take over? What reads in order, what jumps about?
 
 # %%
 example = corpus["bookworm-web"].boots[-1]
 first_touch_map(example)
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 done = example.metadata.marks["boot_done_ns"] / 1e9
 touches = touches_by_kind(example).filter(pl.col("second") <= done)
@@ -163,7 +179,7 @@ by_kind = touches.group_by("what").agg(
 by_kind.sort("mb", "what", descending=[True, False])
 
 # %% [markdown]
-# ## How does it go on?
+# ## How does the reading go on?
 #
 # Steep: the disk is the bottleneck; flat: the processor is (these were emulated, so the flat parts are longer than on your hardware). A restore that reads as slowly as a tape stretches the
 # steep parts, not the flat ones.
@@ -181,7 +197,7 @@ reading_curves(bytes_read_so_far(corpus), corpus)
 again = repeatability(corpus, all_pairs=True)
 repeatability_dots(again, corpus)
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 again.group_by("kind").agg(
     pairs=pl.len(),
@@ -200,7 +216,7 @@ again.group_by("kind").agg(
 changes = after_changes(corpus)
 after_changes_dots(changes, corpus)
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 changes.group_by("follows").agg(pl.len().alias("boots"), pl.col(WAYS).median().round(1)).sort("follows")
 
@@ -209,7 +225,7 @@ changes.group_by("follows").agg(pl.len().alias("boots"), pl.col(WAYS).median().r
 # ## The answers
 
 
-# %%
+# %% tags=["plumbing"]
 def least_in_common(compared_with):
     of_group = medians.row(by_predicate=pl.col("compared_with") == compared_with, named=True)
     return ways[min(WAYS, key=of_group.get)]
@@ -227,12 +243,12 @@ guesses.tell(
 print(f"The median machine reads {median:.0f} % of what it stores until it has booted.")
 for found in medians.filter(compared_with="4  other release").select(WAYS).to_dicts():
     print(
-        f"Of that, one of another release reads {found['content']:.0f} % with the same content "
+        f"Of what it reads, a machine of another release reads {found['content']:.0f} % with the same content "
         f"and {found['path']:.0f} % at the same place of the same path (medians)."
     )
 
 # %% [markdown]
-# ## So can nobody know?
+# ## So can nobody know what a new machine reads?
 #
 # The colleague is half right. *Contents* are those of a release, and a release that one has not seen has hardly any in common with the others. But what is read has *names*, and they outlast the contents: each machine has a kernel,
 # an initial RAM disk, a C library, systemd and its units. What is lost on the way to another release is, most of all, what carries a version in its name. That is why

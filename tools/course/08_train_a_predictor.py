@@ -1,6 +1,8 @@
 # %% [markdown]
 # # 08 · Train a predictor
 #
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
+#
 # An instant restore boots a machine straight from its backup copy, which lies somewhere slow. The *media
 # agent*, the server that reads the copy, can fetch blocks before the machine asks for them and hold them in
 # its *read cache*: this is called *pre-staging* (operation O5 of the patent). Which blocks? That has to be
@@ -16,15 +18,14 @@
 import tempfile
 from pathlib import Path
 
-import ipywidgets as widgets
 import polars as pl
 from checks import train
 
 import vmrestorekit as vr
 from vmrestorekit.predict.baselines import UnionReplay
 from vmrestorekit.predict.explain import explain_block
+from vmrestorekit.show.guess_form import GuessForm
 from vmrestorekit.show.prediction_data import Needs, Prediction
-from vmrestorekit.show.predictor_explorer import PredictorExplorer
 
 _ = pl.Config.set_fmt_str_lengths(60), pl.Config.set_tbl_width_chars(120)
 
@@ -55,38 +56,33 @@ lists = {f"by {way}": UnionReplay(by=way).fit(learned_from) for way in ("address
 # %% [markdown]
 # ## Your guess
 #
-# *Recall* is the share of the blocks a boot reads that are among those predicted. Of what is predicted, no
-# more may be staged than 1.25 times what the boot really reads.
-
+# Of the blocks that a boot reads, *recall* is the share that was staged. No more may be staged than 1.25
+# times what the boot really reads.
 
 # %%
-def question(text, answers):
-    title = widgets.HTML(f"<b>{text}</b>")
-    choice = widgets.RadioButtons(options=answers, index=None, layout={"width": "max-content"})
-    return widgets.VBox([title, choice])
-
-
-same = question(
-    "1 · Which list has the best recall on a Python server with Debian 12, the release of one of the two?",
-    list(lists),
+ways = list(lists)
+levels = ["less than the best list", "about as much", "half as much again", "twice as much, or more"]
+guesses = GuessForm(
+    same=("Which list has the best recall on a Python server with Debian 12 (one of the two has it)?", ways),
+    other=("Which list has the best recall on the cache server with Debian 13 (neither has it)?", ways),
+    worst=("Which list has the worst recall on the cache server?", ways),
+    better=(
+        "A fourth predictor, which learns, has the same two machines. What does it find on the cache server?",
+        levels,
+    ),
 )
-other = question("2 · And on the cache server with Debian 13, the release of neither?", list(lists))
-worst = question("3 · Which list is worst on the cache server?", list(lists))
-better = question(
-    "4 · The learned predictor below has the same two machines. On the cache server it finds …",
-    ["less than the best list", "about as much", "half as much again", "twice as much, or more"],
-)
-widgets.VBox([same, other, worst, better])
+guesses
 
 # %% [markdown]
-# ## Train the fourth
+# ## Train the fourth predictor
 #
 # The **learned** predictor does not choose one way. It looks at all of them, and at more: what a file is,
 # which program loads it, which package it belongs to, what its neighbours do. *Decision trees* learn how
 # far each of these can be trusted. To learn that, the predictor asks about each of the two machines with
-# what the *other* one read: no machine is its own witness.
+# what the *other* one read: a machine that is asked about must not give its own answer.
 #
-# Here it draws fewer examples and grows fewer trees than usual, so that you need not wait long.
+# An *example* is a block of one of the machines, with the answer (read or not). Here the predictor takes
+# fewer examples and fewer trees than usual, so that training takes seconds.
 
 # %%
 learned = vr.LearnedPredictor(max_examples=20_000, max_iter=40).fit(learned_from)
@@ -99,7 +95,7 @@ predictors = {"learned": learned, **lists}
 # staged and the boot reads anything of it.
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def recall(predictor, boot):
     needs = Needs.of(boot)
@@ -116,7 +112,7 @@ found
 
 # %% [markdown]
 # Within a release machines have the very same files, so content and path tell much. In another release
-# hardly any content is the same: programs were compiled anew. Names last longer. And an address says
+# hardly any content is the same: programs were compiled anew. Names stay. And an address says
 # something only where disks were filled in the same way; this cache server even has another file system
 # (XFS).
 #
@@ -134,35 +130,32 @@ found
 # asked for.
 #
 # 1. Choose each predictor in turn. Which of them cannot use a larger budget, and why?
-# 2. With a budget of some 20 MB, which predictor stalls least, and which one has the best recall? (A list
+# 2. With a budget of about 20 MB, which predictor stalls least, and which one has the best recall? (A list
 #    stages what was read first; the learned predictor takes what is most probable.)
-# 3. Click an **M** on the map (or focus the map and use the arrow keys): what file is it? Press **Why?**
-# 4. The tables at the end: which files are missed, which wasted? What do the other machines say of them?
+# 3. Click an **M** (missed) on the map (or focus the map and use the arrow keys): what file is it? Press **Why?**
+# 4. Look at the tables at the end. Which files are missed, which are wasted? What do the other machines say
+#    of them?
 
 # %%
 boot = boots["other release"]
-explorer = PredictorExplorer(predictors, boot, "object_storage")
+explorer = vr.PredictorExplorer(predictors, boot, "object_storage")
 explorer
 
 # %% [markdown]
 # ## Your guesses
 
-
 # %%
-def verdict(asked, right):
-    guess = asked.children[1].value
-    return "no guess" if guess is None else "right" if guess == right else f"no: {right}"
-
-
 ranked = {kind: found.sort(kind)["list"].to_list() for kind in asked}
-print("1 ·", verdict(same, ranked["same release"][-1]))
-print("2 ·", verdict(other, ranked["other release"][-1]))
-print("3 ·", verdict(worst, ranked["other release"][0]))
 by_learning, by_list = recall(learned, boot), found["other release"].max()
 limits = [(1.9, 3), (1.25, 2), (0.9, 1)]
 level = next((level for limit, level in limits if by_learning >= limit * by_list), 0)
-print("4 ·", verdict(better, better.children[1].options[level]))
 print(f"The learned predictor finds {100 * by_learning:.0f} %, the best list {100 * by_list:.0f} %.")
+guesses.tell(
+    same=ranked["same release"][-1],
+    other=ranked["other release"][-1],
+    worst=ranked["other release"][0],
+    better=levels[level],
+)
 
 # %% [markdown]
 # ## Why this block?
@@ -192,9 +185,8 @@ explain_block(learned, boot.manifest, first_block_of("/usr/bin/memcached"))
 #
 # ## Keep what was learned
 #
-# The profile of a machine may be one that the media agent knows by name (O3): then it needs the model, on
-# another computer, later. Many tools save models in a way that runs code when it is loaded (Python's
-# *pickle*): who opens a foreign file then does whatever its author wanted. Here a model is nothing but
+# The media agent needs the model later, on another computer. Many tools save models in a way that runs code when it is loaded (Python's
+# *pickle*): whoever opens somebody else's file then runs whatever its author wanted. Here a model is nothing but
 # arrays of numbers and a text about them. Loading it executes nothing, and what it says is checked.
 
 # %%
@@ -215,8 +207,9 @@ SEED = 1
 train.task(SEED)
 
 # %% [markdown]
-# **1. Whom to learn from?** You may learn from one boot of one machine, by path. `recall_from` tells how
-# well that goes; think first, then try. A machine of the same release, or of the same role?
+# **1. Whom to learn from?** You may learn from one boot of one of the machines named above, by path. Which
+# one tells most? Think first: a machine of the same release, or of the same role? Then try: `recall_from`
+# gives the recall. `teacher` is the name of the machine.
 
 # %%
 train.recall_from("bookworm-web", "trixie-cache")  # from the first, of the second
@@ -229,8 +222,8 @@ teacher = max(job.candidates, key=lambda name: train.recall_from(name, job.targe
 train.check_teacher(teacher, SEED)
 
 # %% [markdown]
-# **2. How much is enough?** Find the budget with the slider (predictor *learned*), or in `explorer.curves`,
-# which is what the charts show.
+# **2. How much is enough?** Which budget, in MB, does task 2 need? Find it with the slider (predictor
+# *learned*), or in the table `explorer.curves`, which is what the charts show.
 
 # %%
 # BEGIN SOLUTION budget_mb = ...
@@ -241,7 +234,7 @@ budget_mb = enough["budget_mb"].min()
 train.check_budget(budget_mb, SEED, explorer)
 
 # %% [markdown]
-# **3. For nothing.** At the budget of your task (`explorer.step = …`, predictor *learned*): of which file
+# **3. What is staged for nothing?** At the budget of your task (`explorer.step = …`, predictor *learned*): of which file
 # is most staged in vain? And why: is it `"read elsewhere"` (other machines have it and read it), `"read
 # nowhere"` (they have it and never read it) or `"never met"` (they do not have it)?
 
@@ -254,7 +247,7 @@ wasted_file, reason = wasted["path"][-1], train.REASONS[wasted["why"][-1]]
 train.check_waste(wasted_file, reason, SEED, explorer)
 
 # %% [markdown]
-# ## So what carries over?
+# ## So what carries over to another machine?
 #
 # *Contents* are those of a release. *Addresses* are those of a disk that was filled in the same way.
 # *Names* outlast both, and better than names is to know **which of them to trust when**: that is what was

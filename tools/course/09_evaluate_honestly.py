@@ -1,6 +1,8 @@
 # %% [markdown]
 # # 09 · Evaluate predictors honestly
 #
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
+#
 # A colleague has written a predictor: a program that says which blocks of a backup copy a machine will ask
 # for first (O4). The report says:
 #
@@ -8,7 +10,7 @@
 #
 # Every number in the report was computed correctly. And at the first customer it finds a third.
 #
-# **What went wrong, and how do you notice before the customer does?**
+# **What went wrong in this evaluation, and how can one notice it before the customer does?**
 #
 # The usual reason is a **leak**: something about the answer was known before the question was asked. In
 # this notebook you break an evaluation yourself, in five ways, and see what each does to the score.
@@ -31,6 +33,7 @@ from vmrestorekit.predict.metrics import ceiling_scores, fetched_scores, needed_
 from vmrestorekit.predict.splits import split_folds
 from vmrestorekit.restore.simulate import warmup
 from vmrestorekit.show.export import Export
+from vmrestorekit.show.guess_form import GuessForm
 from vmrestorekit.show.live_chart import LiveChart
 from vmrestorekit.show.renderer import enable
 from vmrestorekit.show.theme import STYLE, styled
@@ -68,7 +71,7 @@ pl.DataFrame(
 # ## How a prediction is scored
 #
 # The **predictor** here is a simple one: it lists what other machines read, by path and place in the file,
-# earliest first. It takes no time to learn, and leaks do to it what they do to any other.
+# earliest first. It learns at once, and a leak does the same to it as to any other.
 #
 # The **score** is the *recall at 1.25×*. If the boot really reads 1,000 blocks, the predictor may name
 # 1,250; of the 1,000, how many are among them? Blocks that are all zeros do not count: a backup copy does
@@ -85,36 +88,15 @@ def recall(training, tested, predictor="first_access_by_path"):
 # ## Your guess
 #
 # In the colleague's evaluation, boots of all machines were shuffled, and every tested boot had a relative
-# in training: a clone, a second recording of the same boot, or even the boot itself. The mean recall was 99
-# %.
-
+# in training: a clone, a second recording of the same boot, or even the boot itself. The mean recall was
+# 99 %.
 
 # %%
-def asked(text, answer):
-    return widgets.VBox([widgets.HTML(f"<b>{text}</b>"), answer])
-
-
-wide = {"description_width": "initial"}
-left = widgets.IntSlider(
-    value=99,
-    description="recall, in %",
-    tooltip="What is left of 99 % when no relative is in training",
-    style=wide,
-    layout={"width": "600px"},
+guesses = GuessForm(
+    left=("How many percent are left when no relative of the tested machine is in training?", range(101)),
+    loses=("Which machine's score falls most?", ["bullseye-web", "bookworm-db", "bookworm-desktop"]),
 )
-loses = widgets.RadioButtons(
-    options=["bullseye-web", "bookworm-db", "bookworm-desktop"],
-    index=None,
-    description="machine",
-    tooltip="The machine whose score falls furthest",
-    layout={"width": "max-content"},
-)
-widgets.VBox(
-    [
-        asked("1 · What is left when no relative of the tested machine is in training?", left),
-        asked("2 · Which machine's score falls most?", loses),
-    ]
-)
+guesses
 
 # %% [markdown]
 # ## Leaks 1 and 2: relatives in training
@@ -126,8 +108,8 @@ widgets.VBox(
 # - a **repeat**: the same boot, recorded a second time from the same state of the disk;
 # - the tested boot **itself**. Nobody does this on purpose. It happens when a table is shuffled row by row.
 #
-# `split_folds` makes the honest groups: a *fold* is what is tested together, here a lineage, and what may
-# be learned from.
+# `split_folds` makes the honest groups. A *fold* is a lineage, whose machines are tested together, and all the
+# others, from which the predictor may learn. Shown are the folds' names, and what is tested in each.
 
 # %%
 STEPS = ["strangers", "+ clone", "+ repeat", "+ itself"]
@@ -142,7 +124,7 @@ folds = {boot.vm: fold for fold in split_folds(small, "lineage") for boot in fol
 {fold.name: [boot.vm for boot in fold.test] for fold in folds.values()}
 
 
-# %%
+# %% tags=["plumbing"]
 def training_sets(name):
     strangers = list(folds[name].train)
     clones = [boots[other] for other in names if other != name and folds[other].name == folds[name].name]
@@ -168,10 +150,10 @@ ladder = pl.DataFrame(rows, schema=["machine", "training", "recall"], orient="ro
 # %% [markdown]
 # ## Let leaks in, one by one
 #
-# Choose a machine, then move the slider with the arrow keys. What is written below says what the predictor
-# was told.
+# Choose a machine, then move the slider with the arrow keys. The line below says what the predictor was
+# told.
 
-# %%
+# %% tags=["plumbing"]
 COLOURS = dict(zip(STEPS, ["#0072B2", "#E69F00", "#CC79A7", "#D55E00"], strict=True))
 SHAPES = dict(zip(STEPS, ["circle", "diamond", "triangle-up", "cross"], strict=True))
 
@@ -198,7 +180,7 @@ def ladder_chart(table, height=380, chosen=None):
     return (lines + points).properties(width=620, height=height, title=title, description=title)
 
 
-# %%
+# %% tags=["plumbing"]
 def told(step, name):
     say = {
         "strangers": f"the predictor knows {len(folds[name].train)} machines, none of this lineage",
@@ -215,7 +197,10 @@ class Leaks(widgets.VBox):
             options=names, value="trixie-web", description="machine", tooltip="Which machine is tested"
         )
         self.step = widgets.IntSlider(
-            max=3, description="leaks let in", tooltip="0: none; 3: the boot itself", style=wide
+            max=3,
+            description="leaks let in",
+            tooltip="0: none; 3: the boot itself",
+            style={"description_width": "initial"},
         )
         self.chart, self.status = LiveChart(height=150), widgets.HTML()
         for control in (self.machine, self.step):
@@ -246,7 +231,7 @@ Leaks()
 ladder_chart(ladder)
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def in_percent(column):
     return (pl.col(column) * 100).round(0).cast(pl.Int64)
@@ -265,32 +250,32 @@ print(f"mean with a relative in training: {leaky:.0%}; without: {clean:.0%}")
 print(f"falls most: {falls}")
 
 # %%
-print(f"1 · Your guess: {left.value} %; it is {clean:.0%}.")
-print(f"2 · Your guess: {loses.value or 'none'}; it is {falls}.")
+guesses.tell(left=round(100 * clean), loses=falls)
 
 # %% [markdown]
-# **Who gains most from a leak? Who knows least.** The web server on Debian 11 scores 99 % either way:
-# others like it are in training. The desktop has no kin here, and strangers tell a third of what it reads;
-# told the answer, the same predictor looks perfect. So a leak does not lift all scores alike. It hides just
+# **Which machine gains most from a leak? The one of which least is known.** The web server on Debian 11 scores 99 % either way:
+# others like it are in training. The desktop has no relatives here, and strangers tell a third of what it
+# reads; told the answer, the same predictor looks perfect. So a leak does not lift all scores alike. It hides just
 # those machines that should worry you.
 #
-# **The rule:** a lineage is *one* fold. And for "have we seen this machine before?" there is another
-# question with another split, `later`: earlier boots of the same machine are allowed there, later ones
-# never.
+# **The rule:** a lineage is *one* fold. How well a machine is predicted from its own past is another
+# question, with another split, `later`: there earlier boots of the same machine may be learned from, later
+# ones never.
 
 # %% [markdown]
 # ## Leak 3: ten machines, or two hundred thousand blocks?
 #
-# The colleague's report gave the score as 99.0 ± 0.1 %. So exact? They counted *blocks*: 200,000
+# The colleague's report gave the score as 99.0 ± 0.1 %. Why so exact? They counted *blocks*: 200,000
 # found-or-not, like 200,000 throws of a coin. But blocks of one machine are not independent. One kernel
 # found is thousands of blocks found.
 #
 # The honest question is about the *next machine*. So draw machines again and again, with replacement, and
-# see how much the mean varies: a **bootstrap** over machines. Clones are no independent draws either; whole
+# see how much the mean varies: this is a **bootstrap** over machines. A *95 % interval* has 95 % of these
+# means in it. Clones are no independent draws either; whole
 # lineages are. All three lines below use the honest scores.
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def interval(values, seed=0):
     drawn = np.random.default_rng(seed).integers(0, len(values), (2000, len(values)))
@@ -313,7 +298,7 @@ intervals = pl.DataFrame(
 )
 intervals.with_columns((pl.col("recall", "low", "high") * 100).round(1))
 
-# %%
+# %% tags=["plumbing"]
 base = alt.Chart(intervals).encode(
     y=alt.Y("mean over:N", sort=None, title=None, axis=alt.Axis(labelLimit=220))
 )
@@ -340,12 +325,12 @@ bars = base.mark_rule(strokeWidth=6, color="#56B4E9").encode(
 # ## Leak 4: the best of many
 #
 # Now nobody touches the training data. You try 300 variants, and report the best one. Here the variants
-# know *nothing*: each is a gambler who puts the folders of a disk in an order by dice, and stages what they
+# know *nothing*: each is a gambler who throws dice for the order of a disk's folders, and stages what they
 # hold until half as many blocks are staged as the boot reads.
 #
 # One of 300 gamblers looks clever on the machine that he was chosen on. Is he clever on the others?
 
-# %%
+# %% tags=["plumbing"]
 places = pl.concat(
     boot_blocks(boot).drop_nulls("path").select("path", "file_block", vm=pl.lit(name)).unique()
     for name, boot in boots.items()
@@ -356,7 +341,7 @@ is_read = places.select(pl.col("vm").list.contains(name).alias(name) for name in
 folder = places["folder"].rank("dense").to_numpy().astype(int) - 1
 
 
-# %%
+# %% tags=["plumbing"]
 def strangers_of(name):
     return [number for number, other in enumerate(names) if folds[other].name != folds[name].name]
 
@@ -373,11 +358,11 @@ for column, name in enumerate(names):
     found[:, column] = (staged * right).sum(axis=1) / is_read[:, column].sum()
 
 # %% [markdown]
-# Guess, before you run the next cell: with 300 gamblers instead of one, what happens to the score on the
-# machine where the best one was chosen, and what on machines of other lineages?
+# Guess before you run the next cell: with 300 gamblers instead of one, what happens to the score on the
+# machine where the best one was chosen, and what happens to it on machines of other lineages?
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def chosen(tried):
     best = [found[:tried, column].argmax() for column in range(len(names))]
@@ -390,7 +375,7 @@ tries = [(tried, *chosen(tried)) for tried in (1, 3, 10, 30, 100, 300)]
 many = pl.DataFrame(tries, schema=["gamblers", "where chosen", "elsewhere"], orient="row")
 many.with_columns(in_percent("where chosen"), in_percent("elsewhere"))
 
-# %%
+# %% tags=["plumbing"]
 drawn = many.unpivot(index="gamblers", variable_name="scored", value_name="share found")
 ways = alt.Scale(domain=["where chosen", "elsewhere"], range=["#D55E00", "#0072B2"])
 base = alt.Chart(drawn).encode(
@@ -436,7 +421,7 @@ slow = hardware_at(5_000_000)
 runs = {way: vr.simulate(boot, each, slow).summary() for way, each in plans.items()}
 
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 def seconds(value):
     return round(value / 1e9)
@@ -460,18 +445,18 @@ pl.DataFrame(
 # - Three plans have the *same* recall. What differs is only the order, and recall cannot see it.
 # - **Hits** are no better. “The whole disk, in its order” has far more hits than “nothing”, and serves
 #   users half a minute later: staging keeps the line busy while the server waits. The plan with nothing but
-#   hits is the last of all.
+#   hits serves them last of all.
 #
 # What users notice is the time until they are served. So the evaluation of this project simulates each
 # plan, and reports the share of the *gap closed*: 0 is a restore that stages nothing, 1 is one that knows
 # the boot's reads in advance.
 
-# %%
-boot.drop_manifests()
+# %% tags=["plumbing"]
+boot.drop_manifests()  # frees memory
 needed_blocks.cache_clear()
 
 # %% [markdown]
-# ## How good can it get?
+# ## How good can a prediction get?
 #
 # 100 % is not the measure. Even two boots of the *same* machine differ: times, log files, what has been
 # written meanwhile. What would somebody find who simply repeats the machine's own boot before (`boot-1`),

@@ -1,10 +1,13 @@
 # %% [markdown]
 # # 10 · What if? An analyst's cookbook
 #
-# You plan how a company brings servers back. Every day somebody asks *what if*: what if we relocate sooner? What if the backup is on tape? **Which settings
-# matter, by how much, and which do not matter at all?**
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then.*
 #
-# Each page here is one question: your guess, a sweep of simulations, the answer in a small table, and a rule of thumb *with its limits*.
+# You plan how a company brings servers back. Every day somebody asks *what if*: what if we relocate sooner? What if the backup is on tape? **Which settings
+# of a restore matter, by how much, and which do not matter at all?**
+#
+# Each section is one question: your guess, a sweep of simulations, the answer in a small table, and a rule of thumb *with its limits*.
+# There are six. Run all cells in their order, and take two or three questions at a sitting.
 #
 # Some words first. After an **instant restore** the server runs at once, straight from its backup; meanwhile its disk is copied to fast storage: the **relocation**
 # (operation O13 of the patent). Both read through the **media agent**, which keeps blocks in its **read cache**, and from the same **backup device**: they get into each
@@ -26,6 +29,7 @@ from vmrestorekit.restore.hardware import MEDIA, Link
 from vmrestorekit.restore.replay import block_accesses
 from vmrestorekit.restore.simulate import warmup
 from vmrestorekit.show.chart_frame import finished, heading
+from vmrestorekit.show.guess_form import GuessForm
 from vmrestorekit.show.live_chart import LiveChart
 from vmrestorekit.show.renderer import enable
 from vmrestorekit.show.theme import STYLE, styled
@@ -51,7 +55,8 @@ print(f"{boot.vm}: {len(plan.first_set):,} of {plan.blocks:,} blocks are to be s
 
 
 # %% [markdown]
-# One function asks the simulation; all that follows is this function in a loop.
+# One function asks the simulation; all that follows is this function in a loop. The backup copy lies on one of four media: `disk_library` (hard disks), `object_storage` (many can
+# read at once, but each request takes long to answer), `flash` (the quickest), and `tape`.
 
 
 # %%
@@ -79,28 +84,18 @@ def table(rows, *columns, digits=1):
     return shown.select(columns or shown.columns).with_columns(rounded)
 
 
-def guess(text, options):
-    answer = widgets.RadioButtons(
-        options=options, index=None, description="Guess", tooltip=text, layout={"width": "max-content"}
-    )
-    return widgets.VBox([widgets.HTML(f"<b>{text}</b>"), answer])
-
-
-def verdict(question, right):
-    guessed = question.children[1].value
-    return "no guess" if guessed is None else "right" if guessed == right else f"no: {right}"
-
-
 # %% [markdown]
-# ## 1 · In which order?
+# ## 1 · In which order should the relocation copy?
 #
 # The relocation follows a *sequence* of blocks. It starts together with the server. Does it matter which disk it copies first: the small one that the server boots
 # from (770 MB), or the large one with the data?
 
 # %%
-order = guess(
-    "With the data disk first, the boot stalls …",
-    ["about as long", "about twice as long", "more than ten times as long"],
+order = GuessForm(
+    order=(
+        "With the data disk first, how long does the boot stall?",
+        ["about as long", "about twice as long", "more than ten times as long"],
+    )
 )
 order
 
@@ -118,10 +113,10 @@ table(
 )
 
 # %%
-print(verdict(order, "more than ten times as long"))
+order.tell(order="more than ten times as long")
 
 # %% [markdown]
-# The same bytes in the same time, and yet. With the boot disk first, the relocation *is* the best staging: it is through with that disk in seconds, and the server finds its
+# The same bytes are copied in the same time, and yet the boot stalls. With the boot disk first, the relocation *is* the best staging: it is through with that disk in seconds, and the server finds its
 # blocks on local storage.
 #
 # With the data disk first the two get into each other's way. But look at the last column before you believe that this is all! More than a thousand times a block had to be **read again**. The media
@@ -150,7 +145,7 @@ table(
 #
 # ## 2 · May the relocation hurry?
 #
-# Two screws. **Depth**: how many requests the relocation has outstanding at a time. **Priorities**, at the backup device:
+# Two settings decide. **Depth** is how many requests the relocation has under way at a time. **Priorities** say who comes first at the backup device:
 #
 # | setting | who waits for whom |
 # |---|---|
@@ -160,9 +155,11 @@ table(
 # | `weighted` | half of the device for the server's reads, 30 % for those of the relocation, 20 % for staging |
 
 # %%
-protects = guess(
-    "The relocation has 16 requests outstanding. What protects the server's reads best?",
-    ["strict", "weighted", "none of them", "it depends on the network"],
+protects = GuessForm(
+    protects=(
+        "The relocation has 16 requests under way. What protects the server's reads best?",
+        ["strict", "weighted", "none of them", "it depends on the network"],
+    )
 )
 protects
 
@@ -181,7 +178,7 @@ competing = pl.DataFrame(
 )
 
 
-# %%
+# %% tags=["plumbing"]
 def signs(field, names):  # a colour and a shape for each
     colours, shapes = (
         ["#0072B2", "#D55E00", "#009E73", "#CC79A7"],
@@ -201,7 +198,7 @@ chart = (
     alt.Chart(melted)
     .mark_line(point={"size": 70, "filled": False}, strokeWidth=2)
     .encode(
-        alt.X("depth:O", title="relocation requests outstanding", axis=alt.Axis(labelAngle=0)),
+        alt.X("depth:O", title="relocation requests under way", axis=alt.Axis(labelAngle=0)),
         alt.Y("value:Q", title=None),
         **signs("priorities", ["as_claimed", "strict", "equal", "weighted"]),
         tooltip=["network", "priorities", "depth", alt.Tooltip("value:Q", format=".1f"), "figure"],
@@ -212,7 +209,7 @@ chart = (
 )
 finished(chart, heading("What hurrying costs", "slow reads: 99 of 100 reads of the server wait less"))
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 table(
     competing.filter(pl.col("depth").is_in([1, 16])).to_dicts(),
@@ -221,7 +218,7 @@ table(
 )
 
 # %%
-print(verdict(protects, "it depends on the network"))
+protects.tell(protects="it depends on the network")
 
 # %% [markdown]
 # - On the slow network a **depth** of 2 already saves a quarter of the relocation's time. More only lets the server wait: with 16 its boot stalls five times as long. On the fast network
@@ -233,7 +230,7 @@ print(verdict(protects, "it depends on the network"))
 # > **Rule 2.** First ask what is scarce. If it is the network, only a smaller depth protects the server; if it is the device, weights do. *Limit:* weights act on misses alone. A read that
 # > hits the read cache never gets to the device, but it waits for the network like all others.
 #
-# ## 3 · When to start?
+# ## 3 · When should the relocation start?
 #
 # The simplest protection is patience (O10). Move the start, and see both prices: what the boot pays, and how long the backup copy stays tied up.
 
@@ -247,7 +244,7 @@ sweep = pl.DataFrame(
 )
 
 
-# %%
+# %% tags=["plumbing"]
 def start_chart(medium, start):
     shown = sweep.filter(medium=medium).unpivot(
         ["stall (s)", "released (s)"], index="start", variable_name="price"
@@ -301,7 +298,7 @@ widgets.VBox([widgets.HTML(STYLE), widgets.HBox([start, medium]), said, drawn])
 # %% [markdown]
 # Look for the place where waiting longer buys nothing any more.
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 by_load = ask(boot, indicated.replace(relocation_start=RelocationStart("load")))
 chosen = [row for row in sweep.filter(medium="disk_library").to_dicts() if row["start"] in (0, 5, 20, 30, 60)]
@@ -316,15 +313,15 @@ table(
 # %% [markdown]
 # - The stall falls in steps, for a boot reads in bursts: the kernel in its first seconds, services later. Each burst that the relocation does not meet is free.
 # - About 30 s after its launch the boot is over (locally it takes 29 s), and waiting longer only keeps the backup copy tied up.
-# - The start **by load** looks at the last 60 s of the server's demand; so it cannot start before, but nobody has to know how long a boot takes.
+# - The start **by load** looks at the last 60 s of the server's demand; so it cannot start earlier, but nobody has to know how long a boot takes.
 #
 # > **Rule 3.** Start when the boot is done, or let the load decide. *Limit:* with the boot disk first (rule 1) the best start is at once. And a server that is always busy has
 # > no such moment: then depth and weights are what is left.
 #
 # ### Exercise 1
 #
-# With your `SEED` you get a machine, a medium, and a limit. **What is the earliest start, a multiple of 5 s, with which the boot stalls for less?** Take `ask` and `after`; a loop
-# or a look at some starts will do.
+# With your `SEED` you get a machine, a medium, and a limit. **What is the earliest start, a multiple of 5 s, with which the boot stalls for less?** Use `ask` and `after`, as in
+# `ask(task.boot, task.plan.replace(relocation_start=after(20)), task.medium)`; a loop or a look at some starts will do.
 
 # %%
 SEED = 1
@@ -350,7 +347,7 @@ what_if.check_start(earliest_start, SEED)
 # Debian. A rule that does not hold for all of them is none.
 
 
-# %%
+# %% tags=["plumbing"]
 def rules_of(name):
     before, newest = vr.load_corpus()[name].boots[-2:]  # a corpus of its own: it can be let go again
     small = vr.make_plan(vr.LastBootReplay().fit([before]), newest)
@@ -372,7 +369,7 @@ names = ["bookworm-desktop", "bookworm-files", "bookworm-mail", "bookworm-node",
          "trixie-db", "trixie-dns"]  # fmt: skip
 others = pl.DataFrame(row for name in names for row in rules_of(name))
 
-# %%
+# %% tags=["plumbing"]
 # NBVAL_CHECK_OUTPUT
 table(
     others.group_by("case", maintain_order=True)
@@ -391,18 +388,14 @@ table(
 # The ranges of good and bad settings do not even touch: the order, the mistaken purges, the depth, and the start matter for all eight. What differs is *how much*: do not carry the seconds of one
 # machine over to another.
 #
-# ## 4 · Mount it each morning, or restore it once?
+# ## 4 · Mount the server each morning, or restore it once?
 #
 # A test team wants yesterday's server every morning. A **live mount** (O22–O26) runs it from the backup and never relocates: each morning it reads only what the boot needs. An
-# instant restore copies everything, once. **After how many mornings has the restore read less from the backup device?** The machine without the made-up disk stores 770 MB; each boot
-# reads about 105 MB.
+# instant restore copies everything, once. **After how many mornings has the restore read less from the backup device?** The machine without the made-up disk stores 770 MB; each
+# morning's boot needs something over 120 MB of it, in blocks of 64 KiB.
 
 # %%
-pays = widgets.IntSlider(
-    value=1, min=1, max=30, description="Guess: the restore pays after so many mornings",
-    tooltip="The first morning by which the mounts have read more", style={"description_width": "initial"},
-    layout={"width": "640px"},
-)  # fmt: skip
+pays = GuessForm(pays=("By which morning have the mounts read more than the restore?", range(1, 31)))
 pays
 
 # %% [markdown]
@@ -437,7 +430,7 @@ sums = pl.DataFrame(
 )
 table(sums.to_dicts())
 
-# %%
+# %% tags=["plumbing"]
 lines = sums.unpivot(
     ["mounted anew (MB)", "mount kept (MB)", "restored once (MB)"], index="morning", variable_name="way"
 )
@@ -457,7 +450,7 @@ finished(chart, heading("Mornings until the restore pays", "bookworm-db, recorde
 first = next(
     row["morning"] for row in sums.to_dicts() if row["mounted anew (MB)"] > row["restored once (MB)"]
 )
-print(f"By morning {first}; your guess was {pays.value}.")
+pays.tell(pays=first)
 
 # %% [markdown]
 # - By **bytes**, what is stored divided by what a morning reads. With the data disk of 4 GiB it would be six times as many mornings.
@@ -486,15 +479,17 @@ by_morning = int(ask(*mounted.mornings[0], "object_storage")["read (MB)"] / np.m
 what_if.check_mornings(by_morning, SEED)
 
 # %% [markdown]
-# ## 5 · What if it is on tape?
+# ## 5 · What if the backup copy is on tape?
 #
 # A **tape** reads quickly (300 MB/s here), but it has one head, takes a minute to load, and two seconds or more to go anywhere else. The server without its data disk
 # again, with a relocation 40 s after the launch.
 
 # %%
-tape = guess(
-    "From tape, the users are served first by …",
-    ["an instant restore", "a full restore: copy all, then boot", "both, about the same"],
+tape = GuessForm(
+    tape=(
+        "From tape, which way serves the users first?",
+        ["an instant restore", "a full restore: copy all, then boot", "both, about the same"],
+    )
 )
 tape
 
@@ -514,7 +509,7 @@ table(
 )
 
 # %%
-print(verdict(tape, "a full restore: copy all, then boot"))
+tape.tell(tape="a full restore: copy all, then boot")
 
 # %% [markdown]
 # From tape an instant restore is not instant: 23 minutes against a minute and a half. A boot hops about, and each hop is seconds. Can one do anything about it?
@@ -544,11 +539,11 @@ table(
 # > **Rule 5.** Where getting to a block takes as long as reading thousands of them, read in the order of the medium. *Limit:* this disk has 770 MB stored. From one of 10 TB nobody waits for
 # > the end: copy what is needed to another medium first.
 #
-# ## 6 · When is a full restore just as quick?
+# ## 6 · When is a full restore just as quick as an instant one?
 #
-# It has no stall, but it begins with copying. So the faster the network, the less an instant restore gains.
+# A full restore has no stall, but it begins with copying. So the faster the network, the less an instant restore gains.
 
-# %%
+# %% tags=["plumbing"]
 link_speeds = [25, 50, 100, 150, 200, 300, 500, 1000]
 rows = []
 for speed in link_speeds:
@@ -602,9 +597,9 @@ what_if.check_bandwidth(break_even, SEED)
 #
 # | what matters | what matters less than one thinks |
 # |---|---|
-# | the order of the relocation, and who is taken for it | `strict` or `equal` priorities: both are about staging only |
+# | the order of the relocation, and what is mistaken for it | `strict` or `equal` priorities: both are about staging only |
 # | its start, relative to the boot | depth, once the device is full |
-# | which is scarce, the network or the device | the bandwidth of a tape: it is the hopping |
+# | what is scarce, the network or the device | the bandwidth of a tape: its hops take the time |
 # | bytes stored, for everything that copies | another day of use, for a mount that is kept |
 #
 # **What is real and what is not.** Real: the requests of the boots and what the recorded disks held. Made up: the data disk, and that nobody reads it; and that the mount which is kept reads nothing but these boots. Simulated: devices, network, media agent; the

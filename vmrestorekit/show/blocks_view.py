@@ -155,7 +155,8 @@ class BlocksView(widgets.VBox):  # type: ignore[misc]
             self._put_svg()
         empty = "" if len(self.drawn) else '<p class="soft">Nothing is chosen yet: no block is needed.</p>'
         self._legend.value = styled(self.drawn.legend() + empty)
-        self._cost.value = cost_table(self.selection, self.block_bytes)
+        # what a boot takes is for comparison, and not to be seen before anything was chosen
+        self._cost.value = cost_table(self.selection, self.block_bytes) if self.selection else ""
         self._show_here()
 
     def _put_svg(self) -> None:

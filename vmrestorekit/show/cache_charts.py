@@ -21,7 +21,7 @@ from vmrestorekit.show.theme import (
     Sign,
 )
 
-__all__ = ["FIGURES", "MISS_RATIO", "POLICIES", "VegaLite", "curves", "heat_map", "policy_label"]
+__all__ = ["FIGURES", "MISS_RATIO", "POLICIES", "VegaLite", "curves", "heat_map", "map_width", "policy_label"]
 
 _MIB = 1 << 20
 _WIDTH = 400  # pixels, of each of two charts
@@ -51,8 +51,8 @@ FIGURES = {
 
 
 def policy_label(policy: str) -> str:
-    """Return a policy's letter and name."""
-    return f"{POLICIES[policy].letter}  {POLICIES[policy].name}"
+    """Return a policy's name."""
+    return POLICIES[policy].name
 
 
 class VegaLite(dict[str, Any]):
@@ -203,8 +203,13 @@ def heat_map(
     parts.append(f'<text x="-2" y="{bottom}" text-anchor="end" {small}>MiB</text>')
     # else the frame of the chosen cell would grow with the picture, over its neighbours' numbers
     style = "<style>.vmrk-chosen { vector-effect: non-scaling-stroke; }</style>"
-    view = f'viewBox="-26 -1 {width + 27} {bottom + 3}" style="max-width:{3.2 * (width + 27):.0f}px"'
+    view = f'viewBox="-26 -1 {width + 27} {bottom + 3}" style="max-width:{map_width(len(sizes))}px"'
     return f'<svg role="img" {view}>{style}{"".join(parts)}</svg>'
+
+
+def map_width(sizes: int) -> int:
+    """Return the most pixels that a map of so many sizes takes."""
+    return round(3.2 * (_CELL * sizes + 27))
 
 
 def _cell(column: int, row: int, value: float | None, figure: str, best: float, worst: float) -> str:

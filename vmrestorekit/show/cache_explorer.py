@@ -15,7 +15,15 @@ import traitlets
 
 from vmrestorekit.plan import EVICTION_POLICIES, RestorePlan
 from vmrestorekit.restore.hardware import Hardware, resolve_hardware
-from vmrestorekit.show.cache_charts import FIGURES, MISS_RATIO, POLICIES, VegaLite, curves, heat_map
+from vmrestorekit.show.cache_charts import (
+    FIGURES,
+    MISS_RATIO,
+    POLICIES,
+    VegaLite,
+    curves,
+    heat_map,
+    map_width,
+)
 from vmrestorekit.show.cache_checks import (
     CacheExplorerError,
     expect_cases,
@@ -45,7 +53,8 @@ _SIZES_MIB = (1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 512, 
 class CacheExplorer(widgets.VBox):  # type: ignore[misc]
     """Choose a size and an eviction policy of the read cache, and see what becomes of a restore.
 
-    All sizes and policies are replayed and simulated in the background; moving a control only looks up.
+    All sizes and policies are replayed and simulated in the background; moving a control only looks up. Or,
+    with `one_by_one`, only the sizes that are chosen: the map fills as one goes.
 
     Parameters
     ----------
@@ -65,6 +74,8 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
     policy : str
     size_mib : number, optional
         The first to be shown; default: 64, or one in the middle.
+    one_by_one : bool
+        Simulate only the sizes that are chosen, until *All sizes* is pressed.
     width : int or str
         Pixels, or a CSS length.
 
@@ -95,6 +106,7 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
         case: str | None = None,
         policy: str = "lru",
         size_mib: float | None = None,
+        one_by_one: bool = False,
         width: int | str = "100%",
     ) -> None:
         self.cases = expect_cases(boot_or_accesses, plan, tuple(clones), resolve_hardware(hardware))
@@ -105,6 +117,8 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
         expect_one_of("policy", policy, self.policies)
         size = first_size(self.sizes) if size_mib is None else size_mib * _MIB
         expect_one_of("size_mib", size, self.sizes)
+        self._one_by_one = one_by_one
+        self._tasks: tuple[Hashable, ...] = ()
         self._lock = threading.RLock()
         self._sweep = Sweep(self._show)
         super().__init__(
@@ -115,7 +129,8 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
         )
         self._make_controls()
         self.observe(self._begin, "case")
-        self.observe(self._show, ["policy", "cache_bytes"])
+        self.observe(self._show, "policy")
+        self.observe(self._begin if one_by_one else self._show, "cache_bytes")
         self._begin()
 
     # --- what a program or a test can do without looking ------------------------------------------------
@@ -150,8 +165,8 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
         self._sweep.stop()
         self._show()
 
-    def go_on(self) -> None:
-        """Simulate what is not known yet, the chosen size first."""
+    def go_on(self, *, all_sizes: bool = True) -> None:
+        """Simulate what is not known yet, the chosen size first, or only that."""
         case, name = self.cases[self.case], self.case
         tasks: dict[Hashable, Callable[[], Any]] = {
             (name, policy): functools.partial(case.miss_ratios, self.sizes, policy) for policy in POLICIES
@@ -161,7 +176,9 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
                 for policy in self.policies:
                     tasks[name, size, policy] = functools.partial(case.figures, size, policy)
         self._tasks = tuple(tasks)
-        self._sweep.start(tasks)
+        others = {(name, size, policy) for size in self.sizes for policy in self.policies}
+        others -= {(name, self.cache_bytes, policy) for policy in self.policies}
+        self._sweep.start({task: act for task, act in tasks.items() if all_sizes or task not in others})
 
     # --- controls ---------------------------------------------------------------------------------------
 
@@ -173,7 +190,7 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
             style={"description_width": "75px"},
         )
         self.stop_button = widgets.Button(description="Stop", layout={"width": "90px"})
-        self.stop_button.on_click(lambda _: self.stop() if self.running else self._begin())
+        self.stop_button.on_click(lambda _: self.stop() if self.running else self._do_all())
         self._about, self._status, self._of_map, self._at_this_size = (
             widgets.HTML(layout={"min_width": "0"}) for _ in range(4)
         )
@@ -181,7 +198,9 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
         self.map = ClickableMap(columns=len(self.sizes), cells=len(self.sizes) * len(self.policies))
         self.map.observe(self._choose_cell, "cell")
         self.figure_choice.observe(self._show, "value")
-        of_map = widgets.VBox([self._of_map, self.map], layout={"flex": "0 1 740px", "min_width": "0"})
+        of_map = widgets.VBox(
+            [self._of_map, self.map], layout={"flex": f"0 1 {map_width(len(self.sizes))}px", "min_width": "0"}
+        )
         self.export = Export("read_cache", lambda: self._curves().to_altair(), lambda: self.table)
         self.children = [
             Look(),
@@ -224,6 +243,10 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
 
     def _begin(self, change: Any = None) -> None:
         """Work out what is missing, and show it as it comes."""
+        self.go_on(all_sizes=not self._one_by_one)
+        self._show()
+
+    def _do_all(self) -> None:
         self.go_on()
         self._show()
 
@@ -242,7 +265,9 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
             case, table, figure = self.cases[self.case], self.table, self.figure_choice.value
             self.progress.max = len(self._tasks)
             self.progress.value = sum(name in self._sweep.results for name in self._tasks)
-            self.stop_button.description = "Stop" if self.running else "Go on"
+            self.stop_button.description = (
+                "Stop" if self.running else "All sizes" if self._one_by_one else "Go on"
+            )
             self.stop_button.tooltip = "Stop simulating" if self.running else "Simulate what is missing"
             self.stop_button.disabled = self.progress.value == self.progress.max
             self._about.value = styled(f'<span class="soft">{escape(case.about)}</span>')
@@ -256,8 +281,8 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
             self.map.svg = heat_map(of_policy, figure, self.sizes, self.policies)
             what = "simulated restore" if case.run else "replay"
             self._of_map.value = styled(
-                f"<b>{escape(FIGURES[figure][0])}</b> <span class='soft'>· each cell is a {what}, "
-                "from green, near the best, to red, near the worst; click, or use the arrow keys</span>"
+                f"<b>{escape(FIGURES[figure][0])}</b> <span class='soft'>· each cell is a {what}: "
+                "green near the best, red near the worst; click one</span>"
             )
             self.map.label = f"Map of policies and sizes: {FIGURES[figure][0]}"
             self.map.text = sentence

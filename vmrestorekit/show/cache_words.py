@@ -18,10 +18,10 @@ _HEADS = {
     "hit_rate": "Found in cache",
     "misses": "Misses",
     "evicted_mib": "Evicted",
-    "refetches": "Refetched after purge",
+    "refetches": "Fetched again after purge",
     "media_mib": "Read from backup",
     "peak_mib": "Most in cache",
-    MISS_RATIO: "Miss ratio (no time)",
+    MISS_RATIO: "Misses, without time",
 }
 _UNITS = {
     "stall_s": "s",
@@ -91,6 +91,8 @@ def _enough(table: pl.DataFrame) -> Iterable[str]:
 def table_at(table: pl.DataFrame, size: int, policy: str) -> str:
     """Return all figures at a size as a table in HTML, a row for each policy; the chosen one is marked."""
     figures = [name for name in _HEADS if name in table.columns]
+    if "refetches" in figures and not table["refetches"].sum():
+        figures.remove("refetches")  # where nothing is purged
     heads = "".join(f'<th scope="col">{_HEADS[name]}</th>' for name in figures)
     lines = []
     for row in table.filter(pl.col("cache_bytes") == size).iter_rows(named=True):

@@ -29,7 +29,8 @@ Chart: TypeAlias = Any
 _WIDTH = 760
 _MIB = 1024 * 1024
 _FLIP_FROM = 0.85  # names of rules further to the right stand left of them
-_SECONDS = alt.Axis(title="seconds since the restore was asked for")
+# a last label that is moved inwards would touch the one before
+_SECONDS = alt.Axis(title="seconds since the restore was asked for", labelFlush=False, labelSeparation=6)
 _BARE = alt.Axis(labels=False, ticks=False, title=None)
 _SOURCES = {f"{sign.letter}  {sign.name}": sign for sign in SOURCES.values()}
 _IN_CACHE = {"V  served at least once": "served", "S  staged, not served yet": "waiting"}

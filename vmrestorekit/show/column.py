@@ -66,7 +66,7 @@ class Column(widgets.VBox):  # type: ignore[misc]
         layout = {"flex": "1 1 430px", "min_width": "0"}
         super().__init__([self._heading, self._status, pictures], layout=layout)
 
-    def show(self, row: int, time_ns: int, *, current: bool) -> State:
+    def show(self, row: int, time_ns: int, *, current: bool, remark: str = "") -> State:
         """Show the state right after an event.
 
         Parameters
@@ -77,12 +77,17 @@ class Column(widgets.VBox):  # type: ignore[misc]
             What the clock says; the event may have been earlier.
         current : bool
             The clock stands at this event, and not at one of another timeline.
+        remark : str
+            Said before the sentence.
         """
         timeline = self.timeline
         state = timeline.state_at(row)
         told, at = tell(timeline, row), clock(state.time_ns)
         self.sentence = f"{at} · {told}"
-        self._status.value = styled(f'<p role="status" aria-live="polite"><b>{at}</b> · {escape(told)}</p>')
+        said = f"<i>{escape(remark)}</i> " if remark else ""
+        self._status.value = styled(
+            f'<p role="status" aria-live="polite">{said}<b>{at}</b> · {escape(told)}</p>'
+        )
         self._heading.value = styled(
             f'<h4>{escape(self.name)}{_NOW if current else ""}<span class="soft">{escape(timeline.vm)} / '
             f"{escape(timeline.boot)} · {escape(state.phase)}</span></h4>"
@@ -128,7 +133,8 @@ class Column(widgets.VBox):  # type: ignore[misc]
         )
 
     def _write_cache(self, state: State) -> Look:
-        written = state.count(WRITTEN)
+        # after the pivot writes go to the destination
+        written = 0 if happened(self.timeline, state.index, "use_destination") else state.count(WRITTEN)
         text = "discarded" if state.phase == "expired" else f"{written:,} block{'s' * (written != 1)}"
         return Look(text, (("written", written / max(1, self._written_ever)),))
 

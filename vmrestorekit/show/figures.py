@@ -7,7 +7,7 @@ from html import escape
 
 from vmrestorekit.restore.summary import time_of
 from vmrestorekit.restore.timeline import IN_CACHE, IN_FLIGHT, RELOCATED, STORED, WRITTEN, State, Timeline
-from vmrestorekit.show.progress import hits, media_bytes, vm_state, waited_ns
+from vmrestorekit.show.progress import happened, hits, media_bytes, vm_state, waited_ns
 from vmrestorekit.show.theme import mode_name, styled
 from vmrestorekit.show.units import duration, share, size
 
@@ -25,6 +25,8 @@ def _now(timeline: Timeline, state: State) -> dict[str, str]:
     row, plan = state.index, timeline.plan
     found, asked = hits(timeline, row)
     used = state.count(IN_CACHE | IN_FLIGHT)
+    # after the pivot writes go to the destination
+    written = 0 if happened(timeline, row, "use_destination") else state.count(WRITTEN)
     relocated = "never" if plan.mode == "live_mount" else share(state.count(RELOCATED), state.count(STORED))
     return {
         "Phase": state.phase,
@@ -33,7 +35,7 @@ def _now(timeline: Timeline, state: State) -> dict[str, str]:
         "Read cache hits so far": f"{share(found, asked)} of {asked:,}" if asked else "–",
         "Read from the backup so far": size(media_bytes(timeline, row)),
         "Read cache now": f"{size(used * plan.block_bytes)} of {size(plan.cache_bytes)}",
-        "Written, not applied": f"{state.count(WRITTEN):,} blocks",
+        "In the write cache": f"{written:,} blocks",
         "Relocated": relocated,
     }
 

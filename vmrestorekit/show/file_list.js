@@ -7,7 +7,6 @@ const STYLE = `
 .vmrk-files button:hover { border-color: var(--vmrk-line); text-decoration: underline; }
 .vmrk-files :focus-visible { outline: 2px solid var(--vmrk-flow); outline-offset: -2px; }
 .vmrk-files nav [aria-current] { font-weight: 600; padding: 1px 4px; color: var(--vmrk-ink); }
-.vmrk-files .list { min-height: 360px; }
 .vmrk-files table { width: 100%; margin: 0; }
 .vmrk-files tbody tr { cursor: default; }
 .vmrk-files tbody tr.current { background: var(--vmrk-panel); box-shadow: inset 3px 0 0 var(--vmrk-flow); }

@@ -130,9 +130,7 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         if name not in self.contents.names(way):
             few = ", ".join(list(self.contents.names(way))[:5])
             raise PickError(f"add: expected a {way} on this disk, such as {few}, got {name!r}")
-        self._list.add(
-            name if way == "file" or way == "folder" else f"{way}: {name}", self.contents.blocks(way, name)
-        )
+        self._list.add(name, self.contents.blocks(way, name))
 
     def add_cells(self, first: int, count: int = 1) -> None:
         """Pick a region of the disk: some cells of the map.
@@ -150,9 +148,8 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
 
     def restore(self) -> Try:
         """Restore with what is picked, and show what came of it."""
-        rules, first_set = self.rules, self.first_set
         names = ", ".join(self._picks.names) or "nothing"
-        tried = self.bench.restore(first_set, rules, names)
+        tried = self.bench.restore(self._picks.blocks(self.order.value), self.rules, names)
         self._tries.append(tried)
         number = len(self._tries)
         with self.look_at.hold_sync():
@@ -252,8 +249,10 @@ class FirstSetPicker(widgets.VBox):  # type: ignore[misc]
         else:
             self.look_at.value = _PICKED
         picked, left = self._picks.blocks().size, self.first_set.size
-        over = f" The last {(picked - left) * mb:.0f} MB are left out." if picked > left else ""
-        told = f"Picked: {picked * mb:.0f} MB of at most {self.budget.value} MB.{over}"
+        over = ""
+        if picked > left:
+            over = f" Too much: the last {(picked - left) * mb:.0f} MB of it are left out."
+        told = f"Picked: {picked * mb:.0f} MB; the budget is {self.budget.value} MB.{over}"
         self._announce(f"{told} Press Restore to try it.")
 
     # --- showing ----------------------------------------------------------------------------------------

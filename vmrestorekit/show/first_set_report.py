@@ -17,6 +17,7 @@ from vmrestorekit.show.theme import BLUE, GREY
 
 __all__ = ["history_frame", "history_table", "kinds_table", "sentence", "stall_chart"]
 
+_NAMES = alt.Axis(labelLimit=220, labelPadding=8, ticks=False, domain=False)
 _SHOWN = 8  # tries in the chart and the table: the last ones
 
 
@@ -25,11 +26,13 @@ def sentence(number: int, tried: Try, others: Mapping[str, float], block_bytes: 
     mb = block_bytes / 1e6
     nothing = next(iter(others.values()))
     asked = sum(map(tried.count, (HIT, WAITED, MISSED)))
+    over = f" ({tried.left_out * mb:.0f} MB more did not fit into the budget)" if tried.left_out else ""
     return (
-        f"Try {number}: {tried.first_set.size * mb:.0f} MB in the first set, {tried.rules.head_start_s} s of "
-        f"head start. The boot stalls {tried.stall_s:.1f} s ({nothing:.1f} s with nothing pre-staged). Of "
-        f"{asked:,} blocks that it asks for {tried.count(HIT):,} hit, "
-        f"{tried.count(WAITED):,} are waited for, {tried.count(MISSED):,} are missed; "
+        f"Try {number}: {tried.first_set.size * mb:.0f} MB in the first set{over}, "
+        f"{tried.rules.head_start_s} s of head start. The boot stalls {tried.stall_s:.2f} s "
+        f"({nothing:.2f} s with nothing pre-staged). Of {asked:,} blocks that it asks for, "
+        f"{tried.count(HIT):,} hit, "
+        f"{tried.count(WAITED):,} were still on their way, {tried.count(MISSED):,} were missed; "
         f"{tried.count(UNREAD) * mb:.0f} MB were picked in vain."
     )
 
@@ -45,9 +48,10 @@ def history_frame(tries: Sequence[Try], block_bytes: int) -> pl.DataFrame:
                 "budget (MB)": tried.rules.budget_mb,
                 "head start (s)": tried.rules.head_start_s,
                 "first set (MB)": round(tried.first_set.size * mb, 1),
+                "left out (MB)": round(tried.left_out * mb, 1),
                 "stall (s)": round(tried.stall_s, 2),
                 "hits": tried.count(HIT),
-                "waits": tried.count(WAITED),
+                "on their way": tried.count(WAITED),
                 "misses": tried.count(MISSED),
                 "in vain (MB)": round(tried.count(UNREAD) * mb, 1),
             }
@@ -69,9 +73,9 @@ def history_table(tries: Sequence[Try], block_bytes: int, looked_at: int) -> str
 
 def _row(row: Mapping[str, Any], *, head: str) -> str:
     first, picked, *others = row.values()
-    text = picked if len(picked) < 44 else f"{picked[:42]} …"
     cells = "".join(f"<td>{value:,}</td>" for value in others)
-    left = f'<td style="text-align:left" title="{escape(picked, quote=True)}">{escape(text)}</td>'
+    wraps = "text-align:left;white-space:normal;min-width:14em;max-width:30em"
+    left = f'<td style="{wraps}">{escape(picked)}</td>'
     return f"<tr><th scope='row'>{head}{first}</th>{left}{cells}</tr>"
 
 
@@ -129,7 +133,7 @@ def stall_chart(tries: Sequence[Try], others: Mapping[str, float], looked_at: in
     scale = alt.Scale(domain=["yours", "for comparison"], range=[BLUE, GREY])
     bars = alt.Chart(frame).mark_bar(height=15).encode(
         alt.X("stall:Q", title="stall (s)", scale=alt.Scale(domainMin=0)),
-        alt.Y("first set:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False, domain=False)),
+        alt.Y("first set:N", sort=None, title=None, axis=_NAMES),
         alt.Color("whose:N", scale=scale, legend=alt.Legend(orient="bottom", title=None)),
         tooltip=["first set:N", alt.Tooltip("stall:Q", title="stall (s)", format=".2f")],
     )  # fmt: skip

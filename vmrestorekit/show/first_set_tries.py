@@ -53,6 +53,8 @@ class Try:
     rules : Rules
     first_set : ndarray of int32
         In the order of staging, as far as the budget goes.
+    left_out : int
+        How many blocks were picked beyond the budget.
     outcome : ndarray of uint8, shape (blocks,)
         What came of each block until the boot was done, a number of `OUTCOMES`.
     stall_s : float
@@ -64,6 +66,7 @@ class Try:
     first_set: BlockArray
     outcome: Codes
     stall_s: float
+    left_out: int = 0
 
     def count(self, outcome: int) -> int:
         """Return how many blocks came to that."""
@@ -96,10 +99,11 @@ class Bench:
 
     def restore(self, first_set: BlockArray, rules: Rules, picked: str = "") -> Try:
         """Restore with as much of a first set as the budget allows."""
+        left_out = max(0, first_set.size - self.most_blocks(rules))
         first_set = first_set[: self.most_blocks(rules)]
         timeline = simulate(self.boot, self._plan(first_set, rules), self.hardware)
         stall_s = (timeline.metrics["stall_ns"] or 0) / _SECOND
-        return Try(picked, rules, first_set, _outcome(timeline), stall_s)
+        return Try(picked, rules, first_set, _outcome(timeline), stall_s, left_out)
 
     def stalls_of_others(self, rules: Rules) -> Mapping[str, float]:
         """Return the stall with each of `others` by the same rules, in seconds."""

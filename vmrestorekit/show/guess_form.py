@@ -15,6 +15,7 @@ from vmrestorekit.show.theme import styled
 __all__ = ["GuessForm", "GuessFormError", "Told"]
 
 _CLOSE = 0.1  # of the range: a number so near counts as right
+_LONG = 40  # letters: a longer question is not asked again with its answer
 
 
 class GuessFormError(ValueError):
@@ -51,8 +52,8 @@ class GuessForm(widgets.VBox):  # type: ignore[misc]
 
     Parameters
     ----------
-    **questions : (str, sequence of str) or (str, range)
-        Name -> the question and its options, or the numbers among which it asks for one.
+    **questions : (str, sequence of str), (str, range) or (str, range, str)
+        Name -> the question and its options, or the numbers among which it asks for one, and their unit.
 
     Raises
     ------
@@ -60,18 +61,19 @@ class GuessForm(widgets.VBox):  # type: ignore[misc]
         If there is no question, or one has no text, or fewer than two different options.
     """
 
-    def __init__(self, **questions: tuple[str, Sequence[str] | range]) -> None:
+    def __init__(self, **questions: tuple[str, Sequence[str] | range] | tuple[str, range, str]) -> None:
         if not questions:
             raise GuessFormError("questions: expected at least one, got none")
         self._guessed: dict[str, Any] = {}
         self.controls: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
+        self._units: dict[str, str] = {}
         rows: list[Any] = [Look()]
         for number, (name, asked) in enumerate(questions.items(), 1):
-            text, options = _checked(name, asked)
-            control = _slider(text, options) if isinstance(options, range) else _radio(text, options)
+            text, options, unit = _checked(name, asked)
+            control = _slider(text, options, unit) if isinstance(options, range) else _radio(text, options)
             control.observe(lambda change, name=name: self._note(name, change["new"]), "value")
-            self.controls[name], self._texts[name] = control, text
+            self.controls[name], self._texts[name], self._units[name] = control, text, unit
             rows += [widgets.HTML(styled(f"<b>{number} · {escape(text)}</b>")), control]
         self._status = widgets.HTML()
         super().__init__([*rows, self._status], layout={"grid_gap": "2px"})
@@ -111,15 +113,17 @@ class GuessForm(widgets.VBox):  # type: ignore[misc]
         for name, answer in answers.items():
             self._expect_possible("tell", name, answer)
             guess, number = self._guessed.get(name), list(self.controls).index(name) + 1
-            told = f"{number} · {self._texts[name]} {answer}"
+            text, unit = self._texts[name], self._units[name]
+            asked = f"{text} " if len(text) <= _LONG else ""
+            told = f"{number} · {asked}{_with_unit(answer, unit)}."
             if guess is None:
-                lines.append(("…", f"{told}. (You did not guess.)"))
+                lines.append(("…", f"{told} (You did not guess.)"))
                 continue
             is_right = guess == answer
             if not isinstance(answer, str):
                 control = self.controls[name]
                 is_right = abs(guess - answer) <= _CLOSE * (control.max - control.min)
-            lines.append(("✓" if is_right else "✗", f"{told}. You guessed: {guess}."))
+            lines.append(("✓" if is_right else "✗", f"{told} You guessed: {_with_unit(guess, unit)}."))
         return Told(tuple(lines))
 
     def _expect_possible(self, what: str, name: str, value: Any) -> None:
@@ -148,16 +152,25 @@ class GuessForm(widgets.VBox):  # type: ignore[misc]
         )
 
 
-def _checked(name: str, asked: Any) -> tuple[str, Sequence[str] | range]:
+def _with_unit(value: Any, unit: str) -> str:
+    return f"{value} {unit}" if unit else str(value)
+
+
+def _checked(name: str, asked: Any) -> tuple[str, Sequence[str] | range, str]:
     try:
-        text, options = asked
+        text, options, *units = asked
+        (unit,) = units or [""]
     except (TypeError, ValueError):
-        raise GuessFormError(f"{name}: expected a question and its options, got {asked!r}") from None
+        raise GuessFormError(
+            f"{name}: expected a question, its options and perhaps a unit, got {asked!r}"
+        ) from None
     if not isinstance(text, str) or not text.strip():
         raise GuessFormError(f"{name}: expected a question, got {text!r}")
     if isinstance(options, str) or len(set(options)) < max(2, len(options)):
         raise GuessFormError(f"{name}: expected at least two different options, got {options!r}")
-    return text, options
+    if not isinstance(unit, str) or (unit and not isinstance(options, range)):
+        raise GuessFormError(f"{name}: expected a unit as a text, and with a range only, got {unit!r}")
+    return text, options, unit
 
 
 def _radio(text: str, options: Sequence[str]) -> Any:
@@ -171,14 +184,14 @@ def _radio(text: str, options: Sequence[str]) -> Any:
     )
 
 
-def _slider(text: str, numbers: range) -> Any:
+def _slider(text: str, numbers: range, unit: str) -> Any:
     return widgets.IntSlider(
         value=numbers[len(numbers) // 2],
         min=numbers[0],
         max=numbers[-1],
         step=numbers.step,
-        description="Guess",
+        description=f"Guess ({unit})" if unit else "Guess",
         tooltip=text,
         layout={"width": "min(100%, 520px)"},
-        style={"description_width": "60px"},
+        style={"description_width": "initial" if unit else "60px"},
     )

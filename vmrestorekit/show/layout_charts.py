@@ -34,6 +34,9 @@ _FIGURES = {
 _FROM_ZERO = alt.Scale(domainMin=0)
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 _COLOURS = (BLUE, VERMILLION, BLUISH_GREEN, REDDISH_PURPLE, GREY)
+# what is drawn later is dashed and smaller, so that an equal one behind it is seen
+_DASHES = ([1, 0], [6, 6], [2, 3], [10, 4], [1, 5])
+_SIZES = (170, 70, 70, 60, 50)
 
 
 def boot_in_containers(boot: Boot, layouts: Mapping[str, BackupLayout], *, width: int = 760) -> Chart:
@@ -179,20 +182,24 @@ def time_by_chain_length(
     shortest = pl.col(figures).first().over("run")
     relative = (pl.col(figures) / shortest).fill_nan(1).name.prefix("relative_")
     frame = pl.DataFrame(rows).with_columns(relative)
-    signs = {
-        "color": alt.Color("run:N", title=None, scale=alt.Scale(domain=list(runs), range=list(_COLOURS))),
-        "shape": alt.Shape("run:N", title=None, scale=alt.Scale(domain=list(runs), range=list(_SHAPES))),
-    }
+
+    def by_run(values: tuple[Any, ...]) -> Any:
+        return alt.Scale(domain=list(runs), range=list(values))
+
+    colour = alt.Color("run:N", title=None, scale=by_run(_COLOURS))
+    dash = alt.StrokeDash("run:N", title=None, scale=by_run(_DASHES), legend=None)
+    shape = alt.Shape("run:N", title=None, scale=by_run(_SHAPES))
+    size = alt.Size("run:N", scale=by_run(_SIZES), legend=None)
     x = alt.X("length:O", title="incremental copies in the chain", axis=alt.Axis(labelAngle=0))
     charts: list[Chart] = []
     for figure in figures:
         name, unit, _ = _FIGURES[figure]
         times = alt.Y(f"relative_{figure}:Q", title=f"{name} (× the shortest chain's)", scale=_FROM_ZERO)
         base = alt.Chart(frame).encode(x, times)
-        lines = base.mark_line(strokeWidth=2).encode(signs["color"])
+        lines = base.mark_line(strokeWidth=2).encode(colour, dash)
         exact = alt.Tooltip(f"{figure}:Q", title=f"{name} ({unit})", format=",.2f")
-        points = base.mark_point(filled=True, size=60, opacity=1).encode(
-            **signs, tooltip=["run:N", "length:Q", exact]
+        points = base.mark_point(filled=True, opacity=1).encode(
+            colour, shape, size, tooltip=["run:N", "length:Q", exact]
         )
         charts.append((lines + points).properties(width=width, height=220))
     title = alt.TitleParams("What a longer chain costs", anchor="start", fontSize=15, offset=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from html import escape
 
 import ipywidgets as widgets
@@ -39,7 +40,7 @@ SCENES = (
     ),
     Scene(
         "Pre-stage",
-        "O1 to O5",
+        "O1–O5",
         "The media agent (it looks after the backup copy) predicts which blocks the machine will read first, "
         "and copies them to its read cache.",
         ("backup_read",),
@@ -47,7 +48,7 @@ SCENES = (
     ),
     Scene(
         "Launch, and serve reads",
-        "O6 to O8",
+        "O6–O8",
         "The machine boots, long before its disk is copied. What it reads comes from the read cache; what is "
         "not there has to be fetched from the backup copy first, and the machine waits.",
         ("backup_read", "read_vm"),
@@ -60,7 +61,7 @@ SCENES = (
     ),
     Scene(
         "Relocate",
-        "O10 to O16",
+        "O10–O16",
         "While the machine runs, its disk is copied block by block to a new volume on fast primary "
         "storage: the destination. What has arrived there is dropped from the read cache.",
         ("backup_read", "read_destination", "destination_vm"),
@@ -73,21 +74,22 @@ SCENES = (
     ),
     Scene(
         "Let go, and run on",
-        "O18 to O21",
+        "O18–O21",
         "The machine reads and writes on its new disk and never stopped; the backup copy is as it was, "
         "and free.",
         ("destination_vm", "vm_destination"),
     ),
 )
 
+# arrow -> its way, what moves along it, and where that is written
 _ARROWS = {
-    "backup_read": "M512 174V148",
-    "read_vm": "M440 66H266",
-    "vm_write": "M110 104V174",
-    "read_destination": "M440 96H370V222H322",
-    "write_destination": "M154 222H196",
-    "destination_vm": "M246 174V106",
-    "vm_destination": "M222 104V172",
+    "backup_read": ("M512 214V146", "", 0, 0),
+    "read_vm": ("M440 66H266", "reads", 370, 58),
+    "vm_write": ("M110 104V214", "writes", 136, 164),
+    "read_destination": ("M440 96H370V262H322", "relocation", 370, 85),
+    "write_destination": ("M154 262H196", "apply", 175, 254),
+    "destination_vm": ("M252 214V106", "reads", 279, 164),
+    "vm_destination": ("M224 104V212", "writes", 196, 164),
 }
 _STYLE = """<style>
 .vmrk-dots { fill: none; stroke: var(--vmrk-flow); stroke-width: 9; stroke-linecap: round;
@@ -153,7 +155,7 @@ class NewcomerPicture(widgets.VBox):  # type: ignore[misc]
     def _show(self) -> None:
         scene, state = SCENES[self.scene], self.timeline.state_at(self.rows[self.scene])
         self.slider.value = self.scene + 1
-        operations = f' <span class="soft">(operations {scene.operations} of the patent)</span>'
+        operations = f' <span class="soft">({scene.operations})</span>'
         self._status.value = styled(
             f'<p role="status" aria-live="polite"><b>{self.scene + 1} · {escape(scene.name)}.</b> '
             f"{escape(scene.told)}{operations if scene.operations else ''}</p>"
@@ -166,29 +168,33 @@ class NewcomerPicture(widgets.VBox):  # type: ignore[misc]
         stored = max(1, state.count(STORED))
         there = int(np.count_nonzero(state.flags & (STORED | RELOCATED) == STORED | RELOCATED))
         cached, written = state.count(IN_CACHE), state.count(WRITTEN)
-        most = max(1, self._most_written)
-        backup = "free again" if self.scene == len(SCENES) - 1 else size(stored * block)
+        most, is_over = max(1, self._most_written), self.scene == len(SCENES) - 1
+        if is_over:  # all that was written is on the destination, and later writes go there
+            written = 0
+        kept = size(written * block) if written else "empty"
+        backup = "free again" if is_over else size(stored * block)
         parts = [
             _PANELS,
             *(_arrow(name, moves=name in scene.flows) for name in _ARROWS),
             _box(90, 44, 170, 56, "Virtual machine", "runs" if scene.runs else "down", absent=not scene.runs),
-            _drum(34, 176, 116, "Write cache", size(written * block), written / most, REDDISH_PURPLE),
+            _drum(34, 216, 116, "Write cache", kept, written / most, REDDISH_PURPLE),
             _drum(
-                200, 176, 116, "Destination", f"{share(there, stored)} there", there / stored, BLUISH_GREEN
+                200, 216, 116, "Destination", f"{share(there, stored)} there", there / stored, BLUISH_GREEN
             ),
             _drum(444, 36, 136, "Read cache", f"{share(cached, slots)} full", cached / slots, SKY_BLUE),
-            _drum(444, 176, 136, "Backup copy", backup, 1.0, "var(--jp-layout-color3, #bdbdbd)"),
+            _box(444, 152, 136, 30, "Media agent", "", absent=False),
+            _drum(444, 216, 136, "Backup copy", backup, 1.0, "var(--jp-layout-color3, #bdbdbd)"),
         ]
         title = f"Scene {self.scene + 1}: {scene.name}. {scene.told}"
         return (
-            f'<svg role="img" aria-label="{escape(title, quote=True)}" viewBox="0 0 624 300" '
+            f'<svg role="img" aria-label="{escape(title, quote=True)}" viewBox="0 0 624 340" '
             f'style="max-width:860px">{"".join(parts)}</svg>'
         )
 
 
 _PANELS = """
 <g style="fill:var(--vmrk-panel);stroke:var(--vmrk-line)">
-  <rect x="6" y="6" width="326" height="288" rx="10"/><rect x="408" y="6" width="210" height="288" rx="10"/>
+  <rect x="6" y="6" width="326" height="328" rx="10"/><rect x="408" y="6" width="210" height="328" rx="10"/>
 </g>
 <text x="18" y="26" class="title">HOST SIDE</text>
 <text x="88" y="26" class="soft">where the machine runs: fast</text>
@@ -224,10 +230,27 @@ def _rows_of_scenes(timeline: Timeline) -> tuple[int, ...]:
 
 
 def _arrow(name: str, *, moves: bool) -> str:
-    path = _ARROWS[name]
+    """Draw an arrow; along the one that blocks move on there are dots."""
+    way, label, x, y = _ARROWS[name]
+    line = f'<path d="{way}" style="fill:none;stroke:var(--vmrk-line);stroke-width:1.4"/>'
     if moves:
-        return f'<path d="{path}" class="vmrk-dots"/>'
-    return f'<path d="{path}" style="fill:none;stroke:var(--vmrk-line);stroke-width:1.4"/>'
+        line = f'<path d="{way}" class="vmrk-dots"/>'
+    written = f'<text x="{x}" y="{y}" text-anchor="middle" class="soft">{label}</text>' if label else ""
+    return f"{line}{_head(way)}{written}"
+
+
+def _head(way: str) -> str:
+    """Draw the head of an arrow at the end of its way, which is made of level and upright stretches."""
+    at, before, towards = {"H": 0.0, "V": 0.0}, 0.0, ""
+    start, *stretches = re.findall(r"[HV]?[\d. ]+", way[1:])
+    at["H"], at["V"] = map(float, start.split())
+    for stretch in stretches:
+        towards = stretch[0]
+        before, at[towards] = at[towards], float(stretch[1:])
+    back = -7 if at[towards] > before else 7
+    x, y = at["H"], at["V"]
+    corners = f"L{x + back:g} {y - 4:g}v8z" if towards == "H" else f"L{x - 4:g} {y + back:g}h8z"
+    return f'<path d="M{x:g} {y:g}{corners}" style="fill:var(--vmrk-soft)"/>'
 
 
 def _box(x: int, y: int, width: int, height: int, name: str, said: str, *, absent: bool) -> str:
@@ -236,8 +259,8 @@ def _box(x: int, y: int, width: int, height: int, name: str, said: str, *, absen
     middle = x + width / 2
     return (
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="7" style="{style}"/>'
-        + _text(middle, y + height / 2 - 2, name, bold=True)
-        + _text(middle, y + height / 2 + 15, said)
+        + _text(middle, y + height / 2 - (2 if said else -4), name, bold=True)
+        + (_text(middle, y + height / 2 + 15, said) if said else "")
     )
 
 

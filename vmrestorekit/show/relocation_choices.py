@@ -22,12 +22,12 @@ SECOND = 1_000_000_000
 MOST_DELAY_S, MOST_RUN = 120, 64
 
 SEQUENCES = {
-    "ascending": "ascending, as the disk has them",
+    "ascending": "ascending",
     "as_stored": "as they lie on the backup medium",
     "by_file": "file by file",
     "boot_first": "what the boot needs first",
     "boot_last": "what the boot needs last",
-    "backwards": "backwards, from the disk's end",
+    "backwards": "backwards",
     "planned": "as the plan lists them",
 }
 STARTS = {
@@ -37,16 +37,16 @@ STARTS = {
     "time_of_day": "at the plan's time of day",
 }
 PRIORITY_NAMES = {
-    "as_claimed": "as claimed: low, equal once it runs",
-    "strict": "what-if: always low",
-    "equal": "what-if: always equal",
-    "weighted": "what-if: by weights",
+    "as_claimed": "low, then equal",
+    "strict": "always low (what-if)",
+    "equal": "always equal (what-if)",
+    "weighted": "by weights (what-if)",
 }
 PURGES = {
-    "run": "runs of reads (inferred)",
-    "indication": "when relocated (indicated)",
-    "period": "now and then (by period)",
-    "off": "never: a what-if",
+    "run": "inferred from runs",
+    "indication": "indicated",
+    "period": "inferred, once a period",
+    "off": "never (what-if)",
     "planned": "as the plan says",
 }
 

@@ -90,7 +90,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         self._given = self._this = self._before = self._pinned = self._run(own)
         self.controls = Controls(own, self._orders, changed=self._ask, pin=self.pin, stop=self.stop)
         self._moment, self._time_chart = Moment(plan.blocks), TimeChart()
-        self._status, self._figures = widgets.HTML(), widgets.HTML()
+        self._status, self._why, self._figures = (widgets.HTML() for _ in range(3))
         self.export = Export(
             f"relocation-{boot.vm}-{boot.boot}", self._chart, lambda: self._comparison.courses
         )
@@ -99,6 +99,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
             Look(),
             self.controls,
             self._status,
+            self._why,
             self._time_chart,
             *self._make_clock(),
             self._moment,
@@ -137,8 +138,13 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
 
     @property
     def sentence(self) -> str:
-        """What differs, and why."""
+        """What differs."""
         return self._comparison.sentence
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it does, a sentence each."""
+        return self._comparison.reasons
 
     @property
     def figures(self) -> pl.DataFrame:
@@ -298,6 +304,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
             self._before, self._this = self._this, run
         self._comparison = comparison
         self._announce(comparison.sentence)
+        self._why.value = _details(comparison.reasons)
         self._figures.value = figures_table(comparison.figures)
         self._moment.take(self.reference, self.timeline, self.time_ns)
         self._clock.take(self.timeline, comparison.picture.end_ns)
@@ -325,3 +332,9 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
     def _chart(self) -> Any:
         title = f"Relocating {self.boot.vm}, {self.boot.boot}: this restore and the reference"
         return relocation_chart(self._comparison.courses, title)
+
+
+def _details(reasons: list[str]) -> str:
+    """Return reasons as HTML, hidden until somebody asks for them."""
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    return styled(f"<details><summary>Why?</summary><ul>{items}</ul></details>") if reasons else ""

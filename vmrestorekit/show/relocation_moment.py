@@ -84,7 +84,7 @@ class Moment(widgets.VBox):  # type: ignore[misc]
         self.histories = [
             widgets.Select(
                 description=name, tooltip=f"{name}: what happened to the block; choose an event to go there",
-                rows=7, layout={"width": "auto", "min_width": "0"}, style={"description_width": "80px"},
+                rows=6, layout={"width": "auto", "min_width": "0"}, style={"description_width": "80px"},
             )
             for name in _NAMES
         ]  # fmt: skip
@@ -95,14 +95,14 @@ class Moment(widgets.VBox):  # type: ignore[misc]
         self._headings, self._legends = ([widgets.HTML() for _ in _NAMES] for _ in range(2))
         self._about = widgets.HTML()
         sides = [
-            widgets.VBox([heading, each, key, history], layout={"flex": "1 1 430px", "min_width": "0"})
+            widgets.VBox([heading, history, each, key], layout={"flex": "1 1 430px", "min_width": "0"})
             for heading, each, key, history in zip(
                 self._headings, self.maps, self._legends, self.histories, strict=True
             )
         ]
         wrap = {"flex_flow": "row wrap", "grid_gap": "4px 24px"}
         super().__init__(
-            [widgets.HBox(sides, layout=wrap), widgets.HBox([self.number, self._about], layout=wrap)]
+            [widgets.HBox([self.number, self._about], layout=wrap), widgets.HBox(sides, layout=wrap)]
         )
         widgets.link((self, "block"), (self.number, "value"))
         for each in self.maps:

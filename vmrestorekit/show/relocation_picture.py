@@ -51,10 +51,12 @@ class Picture:
         self.end_ns = max(end_ns, 1)
         most = max(float(course.select(pl.sum_horizontal(SOURCE_NAMES).max()).item()) for course in courses)
         parts, y = [], 0
+        lanes = []
         for name, timeline, course in zip(("Reference", "This"), timelines, courses, strict=True):
             parts.append(_text(-_LEFT + 2, y + 10, f"{name}: where the VM's reads are served", "title"))
             parts.append(self._moments(timeline, y + _NAMES))
             y += _NAMES + _MOMENTS + _READS
+            lanes.append((y - _READS, y))
             parts.append(_reads(course, y, most or 1.0) + _scale(y, _READS, f"{most / 2**20:.3g} MiB", "0"))
             y += _GAP
         parts.append(
@@ -63,16 +65,19 @@ class Picture:
             )
         )
         y += _NAMES + _LEVELS
+        lanes.append((y - _LEVELS, y))
         parts.append(_levels(courses[0], y, dashed=True) + _levels(courses[1], y, dashed=False))
         parts.append(_scale(y, _LEVELS, "100 %", "0") + self._axis(y))
-        self._tall = y
+        self._tall, self._lanes = y, lanes
         self._body = "".join(parts)
 
     def at(self, time_ns: int) -> str:
         """Return the picture with a line where the clock stands."""
         x = f"{_WIDTH * time_ns / self.end_ns:.1f}"
         style = "fill:none;stroke:var(--vmrk-{});stroke-width:{}"
-        line = f'<path d="M{x} {_NAMES}V{self._tall}" style="{style}"/>'
+        # not across the names of lanes and moments
+        path = "".join(f"M{x} {top}V{bottom}" for top, bottom in self._lanes)
+        line = f'<path d="{path}" style="{style}"/>'
         box = f"{-_LEFT} {-_TOP} {_LEFT + _WIDTH + _RIGHT} {_TOP + self._tall + _BOTTOM}"
         return (
             f'<svg role="img" viewBox="{box}" style="max-width:1250px">{self._body}'

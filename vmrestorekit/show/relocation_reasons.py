@@ -1,4 +1,4 @@
-"""Two restores that relocate differently: what differs, and why, in a few sentences and as a table."""
+"""Two restores that relocate differently: what differs, why it does, and a table of both."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show.theme import styled
 from vmrestorekit.show.units import duration, size
 
-__all__ = ["compare_figures", "figures_table", "what_differs"]
+__all__ = ["compare_figures", "figures_table", "reasons", "what_differs"]
 
 SECOND = 1_000_000_000
 _WORTH_NS, _WORTH = SECOND // 20, 0.02  # at least so much is worth telling, of times of all a relocation
-_REASONS_TOLD = 3
 
 # name -> metric, and how it is written
 _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -58,19 +57,26 @@ def figures_table(figures: pl.DataFrame) -> str:
         for name, *cells in figures.iter_rows()
     )
     return styled(
-        f"<table><caption>The whole run</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<details><summary>The whole run in figures</summary><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></details>"
     )
 
 
 def what_differs(reference: Timeline, this: Timeline) -> str:
-    """Return what is different in `this` restore, and what the events give as reasons."""
+    """Return what is different in `this` restore, in two sentences at most."""
     if reference.plan.equals(this.plan):
         return "This is the reference itself. Change something, and see what it does."
-    found = difference(reference, this)
-    effects = [*_boot(found, reference, this), *_relocation(reference, this)]
-    if not effects:
-        effects = ["Boot, relocation and release take the same time in both, to a twentieth of a second."]
-    return " ".join([*effects, *_reasons(found, reference, this)[:_REASONS_TOLD]])
+    effects = [*_boot(difference(reference, this), reference, this), *_relocation(reference, this)]
+    return " ".join(effects) or (
+        "Boot, relocation and release take the same time in both, to a twentieth of a second."
+    )
+
+
+def reasons(reference: Timeline, this: Timeline) -> list[str]:
+    """Return what the events give as reasons, a sentence each, the most particular first."""
+    if reference.plan.equals(this.plan):
+        return []
+    return _reasons(difference(reference, this), reference, this)
 
 
 def _boot(found: Difference, reference: Timeline, this: Timeline) -> list[str]:
@@ -88,17 +94,17 @@ def _boot(found: Difference, reference: Timeline, this: Timeline) -> list[str]:
 def _relocation(reference: Timeline, this: Timeline) -> list[str]:
     told = []
     for words, metric in (
-        ("The relocation takes", "relocation_ns"),
-        ("The backup copy is free after", "released_ns"),
+        ("the relocation takes", "relocation_ns"),
+        ("the backup copy is free after", "released_ns"),
     ):
         one, other = (timeline.summary()[metric] for timeline in (reference, this))
         if one is not None and other is not None and abs(other - one) >= max(_WORTH_NS, _WORTH * one):
-            told.append(f"{words} {duration(other)} instead of {duration(one)}.")
-    return told
+            told.append(f"{words} {duration(other)} instead of {duration(one)}")
+    sentence = ", and ".join(told)
+    return [f"{sentence[0].upper()}{sentence[1:]}."] if told else []
 
 
 def _reasons(found: Difference, reference: Timeline, this: Timeline) -> list[str]:
-    """Return what the figures and events of both give as reasons, the most particular first."""
     told = [reason(reference, this) for reason in (_eviction, _refetches, _destination, _jumps, _no_purge)]
     return [*filter(None, told), *_longest_part(found)]
 

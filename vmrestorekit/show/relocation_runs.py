@@ -15,7 +15,7 @@ from vmrestorekit.show.chart_data import classify_reads
 from vmrestorekit.show.relocation_charts import course, courses
 from vmrestorekit.show.relocation_choices import Choice
 from vmrestorekit.show.relocation_picture import Picture
-from vmrestorekit.show.relocation_reasons import compare_figures, what_differs
+from vmrestorekit.show.relocation_reasons import compare_figures, reasons, what_differs
 
 __all__ = ["Comparison", "Job", "Run", "Runs", "compare", "run_of"]
 
@@ -39,9 +39,10 @@ def run_of(choice: Choice, timeline: Timeline) -> Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What differs between two runs: in a sentence, in figures, over time, and as a picture."""
+    """What differs between two runs: in a sentence, why, in figures, over time, and as a picture."""
 
     sentence: str
+    reasons: list[str]
     figures: pl.DataFrame
     courses: pl.DataFrame
     picture: Picture
@@ -54,6 +55,7 @@ def compare(reference: Run, this: Run) -> Comparison:
     one, other = (course(run.timeline, end_ns, run.reads) for run in (reference, this))
     return Comparison(
         sentence=what_differs(*timelines),
+        reasons=reasons(*timelines),
         figures=compare_figures(*timelines),
         courses=courses(one, other),
         picture=Picture(timelines, (one, other), end_ns),

@@ -32,8 +32,9 @@ _DESCRIBED = {"description_width": "70px"}
 class Stepper(widgets.VBox):  # type: ignore[misc]
     """Step through a timeline, or through two on one clock.
 
-    The widget holds an index into the clock and nothing else; it never simulates. It shows the `start` with
-    which a cell comes back to where one is.
+    The widget holds an index into the clock and nothing else; it never simulates. The tooltip of the place
+    tells the `start` with which a cell comes back to it. The figures of the whole run, which give away how it
+    ends, are shown when asked for.
 
     Parameters
     ----------
@@ -70,6 +71,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self.columns = tuple(Column(timeline) for timeline in timelines)
         self._figures = widgets.HTML()
         self._whole_run = widgets.HTML(figures.of_the_whole_run(timelines))
+        self._remark = ""
         self.export = Export("restore", self._chart, self._events)
         super().__init__(index=start, layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
@@ -77,7 +79,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             _row(self._make_playing(), gap="4px 8px"),
             _row(self._make_going(), gap="4px 8px"),
             _row(self.columns, gap="8px 20px", align="stretch"),
-            _row([self._figures, self._whole_run], gap="8px 28px", align="stretch"),
+            _row([self._figures, self._make_ending()], gap="8px 28px", align="stretch"),
             self.export,
         ]
         self.observe(self._show, "index")
@@ -111,6 +113,8 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     def jump(self, kind: str) -> bool:
         """Go to the next event of a kind; return whether there was one.
 
+        After the last one the first one is next, and the sentence says so.
+
         Raises
         ------
         ValueError
@@ -118,7 +122,19 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         """
         if kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(map(repr, KINDS))}, got {kind!r}")
-        return self._go(self.clock.next(self.index, [kind]), f"No later event: {KIND_NAMES[kind]}.")
+        later = self.clock.next(self.index, [kind])
+        if later is not None:
+            return self._go(later, "")
+        first = self.clock.next(-1, [kind])
+        if first is None:
+            self._remark = f"There is no such event: {KIND_NAMES[kind]}."
+            self._show()
+            return False
+        self._remark = f"None later, so this is the first: {KIND_NAMES[kind]}."
+        if first == self.index:
+            self._show()
+        self.index = first
+        return True
 
     def go_to(self, *, index: int | None = None, time_ns: int | None = None) -> None:
         """Go to an event, or to the last one not after a time.
@@ -194,6 +210,23 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._place = widgets.HTML()
         return [self.kind, self.jump_button, self.slider, self._place]
 
+    def _make_ending(self) -> widgets.VBox:
+        """Make what shows the figures of the whole run, and hides them."""
+        self.whole_run_button = widgets.ToggleButton(
+            tooltip="Figures of the whole run: they give away how it ends", layout={"width": "190px"}
+        )
+        widgets.dlink(
+            (self.whole_run_button, "value"),
+            (self.whole_run_button, "description"),
+            lambda shown: f"{'Hide' if shown else 'Show'} the whole run",
+        )
+        widgets.dlink(
+            (self.whole_run_button, "value"),
+            (self._whole_run.layout, "display"),
+            lambda shown: "" if shown else "none",
+        )
+        return widgets.VBox([self.whole_run_button, self._whole_run])
+
     def _chart(self) -> Any:
         """Return what is saved as a picture: where reads were served, or two runs side by side."""
         # drawing charts takes a second to import: only who saves one pays
@@ -229,17 +262,24 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
 
     def _show(self, change: Any = None) -> None:
         self._tell_place()
-        now = self.clock.owner[self.index] if self.index >= 0 and len(self.columns) > 1 else None
+        of = int(self.clock.owner[self.index]) if self.index >= 0 else 0
+        now = of if self.index >= 0 and len(self.columns) > 1 else None
+        remark, self._remark = self._remark, ""
         states = [
-            column.show(self.clock.row(number, self.index), self.time_ns, current=number == now)
+            column.show(
+                self.clock.row(number, self.index),
+                self.time_ns,
+                current=number == now,
+                remark=remark if number == of else "",
+            )
             for number, column in enumerate(self.columns)
         ]
         self._figures.value = figures.at_this_instant(self.timelines, states)
 
     def _tell_place(self, remark: str = "") -> None:
         place = (
-            f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)} · "
-            f"<span title='Stepper(…, start={self.index}) begins here'>start={self.index}</span>"
+            f"<span title='Stepper(…, start={self.index}) begins here'>"
+            f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)}</span>"
         )
         self._place.value = styled(f'<span class="soft">{place}</span> {remark}')
 

@@ -55,9 +55,9 @@ BLOCK_STATES = {
     "on_its_way": Sign("on its way to the read cache", YELLOW, "O"),
     "staged": Sign("staged in the read cache", SKY_BLUE, "S"),
     "served": Sign("served from the read cache", BLUE, "V", WHITE),
-    "relocated": Sign("relocated to the destination", BLUISH_GREEN, "R"),
-    "purged": Sign("relocated, purged from the cache", ORANGE, "P"),
-    "written": Sign("written, in the write cache", REDDISH_PURPLE, "W"),
+    "relocated": Sign("relocated, not purged", BLUISH_GREEN, "R"),
+    "purged": Sign("relocated, purged from the read cache", ORANGE, "P"),
+    "written": Sign("written by the VM", REDDISH_PURPLE, "W"),
 }
 
 # where a read of the virtual machine got its bytes, by the kind of event that says so; a read in several
