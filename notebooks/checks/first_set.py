@@ -88,7 +88,7 @@ def _bench(boot: vr.Boot, last_boot: vr.Boot, medium: str) -> Bench:
 def check_first_set(first_set: Any, seed: int = 1) -> Verdict:
     """Check whether a first set is within the budget, and the stall below what is asked for."""
     if first_set is None or first_set is ...:
-        return your_turn("Pick a first set above, then put picker.first_set in place of the dots.")
+        return your_turn("Pick a first set above, then put my_picker.first_set in place of the dots.")
     blocks = _as_blocks(first_set)
     if isinstance(blocks, Verdict):
         return blocks
@@ -102,6 +102,9 @@ def check_first_set(first_set: Any, seed: int = 1) -> Verdict:
     mb = blocks.size * bench.block_bytes / 1e6
     if blocks.size > bench.most_blocks(rules):
         return hint(f"These are {mb:.0f} MB, and the budget is {asked.budget_mb} MB.")
+    recorded = bench.others["what the last boot read"][: blocks.size]
+    if set(blocks.tolist()) == set(recorded.tolist()):
+        return hint("That is what the boot before read, as recorded. Here nobody recorded one: pick by hand.")
     tried = bench.restore(blocks.astype(np.int32), rules)
     told = f"{mb:.0f} MB, and the boot stalls {tried.stall_s:.2f} s"
     nothing, last, oracle = bench.stalls_of_others(rules).values()
@@ -121,7 +124,7 @@ def _as_blocks(first_set: Any) -> npt.NDArray[np.int64] | Verdict:
     try:
         blocks = np.asarray(list(first_set))
     except TypeError:
-        return hint(f"Block numbers are asked for, such as picker.first_set; this is {first_set!r:.60}.")
+        return hint(f"Block numbers are asked for, such as my_picker.first_set; this is {first_set!r:.60}.")
     if blocks.size and not np.issubdtype(blocks.dtype, np.integer):
         return hint(f"Whole block numbers are asked for; the first one here is {first_set[0]!r:.40}.")
     return blocks.astype(np.int64)

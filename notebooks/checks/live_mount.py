@@ -216,7 +216,7 @@ def check_expiry(answer: Any, case: Case) -> Verdict:
     if seconds * _SECOND - ready < SERVICE_SECONDS * _SECOND:
         return hint(
             f"The boot is done, but after {seconds} s there were less than {SERVICE_SECONDS} s of service. "
-            "Mind that time_to_ready_ns counts from the request, time_to_boot_ns from the launch."
+            "Mind that everything counts from the request for the mount, not from the launch."
         )
     if figures["cut_off"]:
         return hint(f"At {seconds} s requests were under way: {figures['cut_off']} cut off.")

@@ -85,7 +85,7 @@ def check_size(answer: Any, machine: Machine) -> Verdict:
         return hint("That is more than the boot reads at all; the curve ends before.")
     if blocks < least:
         return hint(
-            f"With so few blocks LRU misses {ratios[blocks - 1]:.2f} %: more than {machine.percent} %."
+            f"With so few blocks LRU misses {ratios[blocks - 1]:.4f} %: more than {machine.percent} %."
         )
     return hint("That is enough, but a smaller cache is enough, too. Which row of the curve is the first?")
 

@@ -269,15 +269,15 @@ def order(answer: object, seed: int) -> Verdict:
         return hint(f"Each block is relocated once: expected {disk.blocks} entries, yours has {len(blocks)}.")
     again = disk.relocate(blocks)["refetches_after_purge"]
     jumps = sum(int(block != before + 1) for before, block in itertools.pairwise(blocks))
-    if again:
-        return hint(
-            f"Fetched again: {again} blocks. When the machine reads them, the relocation has not come to "
-            "them, and its reads follow your order: to the media agent they look like the relocation's."
-        )
     if jumps > 2:
         return hint(
-            f"Nothing is fetched again, but there are {jumps} jumps in your list, places where the next "
-            "number is not one more. Two are enough: which blocks should simply come sooner?"
+            f"There are {jumps} jumps in your list, places where the next number is not one more. "
+            "Two are enough: which blocks should simply come sooner?"
+        )
+    if again:
+        return hint(
+            f"Blocks fetched again: {again}. When the machine reads them, the relocation has not come to "
+            "them, and its reads follow your order: to the media agent they look like the relocation's."
         )
     if max(blocks.index(block) for block in disk.wanted) < 2 * disk.count:
         why = "what the machine needs is on the destination before it asks, and is read there."

@@ -136,10 +136,10 @@ def run_all(page: Any, seconds: float = 120) -> None:
     _wait_until_idle(page, seconds)
 
 
-# a prompt is [*] while its cell waits or runs, and [ ] before
+# a prompt is [*] while its cell waits or runs, and [ ] before; a cell whose code is hidden shows none
 _ALL_CELLS_RAN = """() => {
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
-        .filter(cell => cell.querySelector('.cm-content')?.innerText.trim() !== '');
+        .filter(cell => cell.querySelector('.cm-content')?.innerText.trim());
     return cells.length > 0 && cells.every(
         cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt')?.innerText ?? ''));
 }"""

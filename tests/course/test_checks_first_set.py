@@ -86,6 +86,15 @@ def test_the_best_order_is_right_and_the_obvious_ones_are_not(seed: int) -> None
         assert str(list(best)) not in verdict.text
 
 
+def test_a_recording_is_no_pick(packaged_corpus: Corpus) -> None:
+    asked = exercises.exercise(1)
+    bench = exercises._bench(asked.boot, asked.last_boot, asked.medium)
+    recorded = bench.others["what the last boot read"]
+    told = exercises.check_first_set(recorded[: int(asked.budget_mb * 1e6) // 65536], 1)
+    assert told.is_right is False
+    assert "pick by hand" in told.text
+
+
 def test_seeds_differ_and_stay() -> None:
     assert exercises.five_blocks(1).equals(exercises.five_blocks.__wrapped__(1))
     assert len({tuple(exercises.five_blocks(seed)["block"]) for seed in range(5)}) > 1

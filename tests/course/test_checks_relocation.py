@@ -117,7 +117,7 @@ def test_orders(seed):
     rest = [block for block in range(128) if block not in needed]
     assert "on the destination before" in relocation.order(needed + rest, seed).text
     assert relocation.order(np.array(needed + rest), seed).is_right
-    assert "Fetched again" in relocation.order([*range(128)], seed).text
+    assert "Blocks fetched again: " in relocation.order([*range(128)], seed).text
     is_hint(relocation.order([*range(128)], seed))
     is_hint(relocation.order(rest + needed, seed))
     assert "jumps" in relocation.order(needed[::-1] + rest, seed).text

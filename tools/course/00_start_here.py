@@ -31,7 +31,7 @@ environment.check_environment()
 # %%
 guesses = GuessForm(
     share=(
-        "A web server's disk stores 373 MiB. How many per cent of that does it read until it has booted?",
+        "A web server's disk stores 372 MiB. How many per cent of that does it read until it has booted?",
         range(101),
         "%",
     ),

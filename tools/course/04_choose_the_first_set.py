@@ -89,7 +89,7 @@ pl.DataFrame(
 guesses.tell(kernel="about 15 s", libraries="about 9 s", best="under 1 s")
 
 # %% [markdown]
-# **Why is the kernel worth so little?** It is the largest thing that a boot reads, but it is read in one go, from its first byte to its last. Half a megabyte is then fetched at a time, and waiting 30 ms for that
+# **Why is the kernel worth so little?** It is the largest single piece that a boot reads, but it is read in one go, from its first byte to its last. Half a megabyte is then fetched at a time, and waiting 30 ms for that
 # hardly shows. Libraries are read in bits, now here, now there: hundreds of small reads, and each miss costs 30 ms. *What counts is not how much is read, but how often the machine has to wait.*
 #
 # ## Not only which: in which order
@@ -178,7 +178,7 @@ exercises.check_first_set(first_set, seed=SEED)
 # %% [markdown]
 # ## Exercise 2: five blocks
 #
-# A MADE-UP boot, so small that every order can be tried. It reads five blocks, at the times below if nothing keeps it waiting. The backup copy is read by one slow reader, such as a tape: **every way to another place costs it 2 seconds**;
+# A MADE-UP boot, so small that every order can be tried. It reads five blocks, at the times below, in seconds from the launch, if nothing keeps it waiting. The backup copy is read by one slow reader, such as a tape: **every way to another place, the first one too, costs it 2 seconds**;
 # a neighbour (11 behind 10) costs nothing more when it is staged right behind. The launch comes 2 seconds after staging has begun.
 #
 # **In which order do you stage them, so that the boot waits least?** `exercises.stall_of(order, SEED)` tries an order.

@@ -7,7 +7,7 @@
 # something slow, and it has to be free again for other restores.
 #
 # So, while the VM runs, its disk is copied to **primary storage**, the fast disks where it belongs. This copying is the **relocation** (operations O10 to O17 of the
-# patent, US 9,417,968). Some words for it:
+# patent, US 9,417,968, as this course counts them). Some words for it:
 #
 # - The **media agent** reads the backup copy, and keeps what it has read for a while in a **read cache**. To the VM and to the relocation alike this looks like one disk, the **logical source**.
 # - The **data agent** coordinates the restore: it tells the others what to do.
@@ -209,7 +209,7 @@ pl.DataFrame(
 )
 
 # %% [markdown]
-# Later is *not* gentler. The longer the server hangs on the backup, the more of its reads come from there, over the network, with a miss here and there. A relocation that starts at once, in a good order, is best for both: stall and backup copy.
+# **With a good order** later is *not* gentler. The longer the server hangs on the backup, the more of its reads come from there, over the network, with a miss here and there. A relocation that starts at once, in a good order, is best for both: stall and backup copy.
 #
 # With the bad order there is one good moment soon after the launch. Look at the time chart: the boot loader has just read kernel and RAM disk, and for nearly ten seconds the server reads next to nothing. The relocation has the network for itself, and is done before the server
 # wakes up. That is the idea of a **load condition** (O10): start when little is asked for. (The one here looks at the last
@@ -244,7 +244,7 @@ relocation.start(delay, SEED)
 # in which order? Three steps:
 #
 # 1. **Apply the writes** (O17): what is in the write cache is newer than what was relocated, so that it goes over it. What the VM writes meanwhile is applied as well, until nothing is left.
-# 2. The **pivot** (O21): from now on the VM uses the destination only. It was not stopped at any point.
+# 2. The **pivot** (O21; the numbers do not follow the order here): from now on the VM uses the destination only. It was not stopped at any point.
 # 3. Only then **unmount** (O18): a read of the logical source may have been under way until now. **Empty the read cache** (O19), and **de-associate** (O20): the backup copy is free, and byte for byte what it was.
 #
 # If the host crashes before the pivot, write cache and destination are still there. The relocation goes on where it was, and applying a write twice changes nothing.

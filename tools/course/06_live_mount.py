@@ -257,6 +257,8 @@ mount.events.filter(pl.col("kind").is_in(end)).select(
 )
 
 # %% [markdown]
+# First the read cache is emptied, then the disk is unmounted: the machine is powered down, so nobody reads any more. (In notebook 05 it is the other way round, for there the machine runs on.)
+#
 # Ben's writes are nowhere any more: the write cache goes with the mount, and the backup copy (the table says when it is *de-associated*, let go) stays as it was, byte for byte.
 # So Ben may break what he likes, and so Ben must fetch what he wants to keep **before** the expiry.
 
@@ -274,7 +276,7 @@ def ending(expiry, **extension):
     figures = run.summary()
     booted = figures["time_to_ready_ns"]
     return {
-        "expiry (s)": f"{expiry}, extended" if extension else str(expiry),
+        "expiry (s)": f"{expiry} + 60" if extension else str(expiry),
         "boot done (s)": None if booted is None else round(booted / SECOND),
         "cut off": figures["cut_off"],
         "4 KiB blocks lost": blocks_written(run).height,

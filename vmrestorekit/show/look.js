@@ -2,7 +2,9 @@
 // is enough for a page, however many widgets bring it.
 function nameSliders() {
   document.querySelectorAll(".noUi-handle").forEach((handle) => {
-    const name = handle.closest(".jupyter-widgets")?.querySelector(".widget-label")?.textContent;
+    let around = handle.parentElement; // the nearest part that has a label: not every slider marks its own
+    while (around && !around.querySelector(".widget-label")) around = around.parentElement;
+    const name = around?.querySelector(".widget-label").textContent;
     if (name && handle.getAttribute("aria-label") !== name) handle.setAttribute("aria-label", name);
   });
 }
