@@ -118,6 +118,18 @@ def chromium(width: int = 1280, height: int = 1000) -> Iterator[Any]:
             browser.close()
 
 
+def notebook_of(scratch: Path, cells: list[str]) -> Path:
+    """Write a notebook, ``scratch.ipynb``, of these cells into a folder of its own; return the folder."""
+    folder = scratch / "scratch"
+    folder.mkdir()
+    cell = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    numbered = [cell | {"id": f"c{at}", "source": text} for at, text in enumerate(cells)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": numbered, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "scratch.ipynb").write_text(json.dumps(notebook))
+    return folder
+
+
 def open_notebook(page: Any, server: JupyterLab, notebook: str, *, side_bar: bool = False) -> None:
     """Open a notebook and wait until its kernel is idle."""
     page.goto(server.address(notebook), timeout=90_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from lab_in_chromium import (
     errors,
     keep_screenshot,
+    notebook_of,
     open_notebook,
     run_all,
     sentences,
@@ -27,14 +27,7 @@ CELLS = [
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    cell = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
-    cells = [cell | {"id": f"c{at}", "source": text} for at, text in enumerate(CELLS)]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "scratch.ipynb").write_text(json.dumps(notebook))
-    return folder
+    return notebook_of(tmp_path, CELLS)
 
 
 ROW_WITH_FOCUS = "() => document.activeElement.closest('.vmrk-files tr')?.getAttribute('aria-label') ?? ''"

@@ -1,12 +1,12 @@
 """The policy explorer in real JupyterLab: light and dark, narrow and wide, by keyboard and by click."""
 
-import json
 import re
 
 import pytest
 from lab_in_chromium import (
     errors,
     keep_screenshot,
+    notebook_of,
     open_notebook,
     press,
     run_all,
@@ -27,23 +27,7 @@ CELLS = [
 
 @pytest.fixture
 def scratch(tmp_path):
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"c{at}",
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [],
-            "source": text,
-        }
-        for at, text in enumerate(CELLS)
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "scratch.ipynb").write_text(json.dumps(notebook))
-    return folder
+    return notebook_of(tmp_path, CELLS)
 
 
 @pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1920)], ids=["light", "dark"])

@@ -1,12 +1,12 @@
 """The relocation explorer in real JupyterLab: light and dark, narrow and wide, by mouse and by keyboard."""
 
-import json
 from pathlib import Path
 
 import pytest
 from lab_in_chromium import (
     errors,
     keep_screenshot,
+    notebook_of,
     open_notebook,
     press,
     run_all,
@@ -46,16 +46,7 @@ SLOW = "slow.seconds = 2; print('slow now')"
 
 @pytest.fixture
 def scratch(tmp_path):
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    cells = [
-        dict(cell_type="code", id=f"c{at}", metadata={}, execution_count=None, outputs=[], source=text)
-        for at, text in enumerate([*CELLS, SLOW])
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "scratch.ipynb").write_text(json.dumps(notebook))
-    return folder
+    return notebook_of(tmp_path, [*CELLS, SLOW])
 
 
 def opened(lab_page, scratch, **looks):
