@@ -20,14 +20,16 @@ ROOT = SOURCES.parent
 # room -> the rooms it may import; a room may always import itself
 UPSTREAM = {
     "traces": set(),
+    "parallel": set(),
     "backup": {"traces"},
     "plan": {"traces", "backup"},
-    "predict": {"traces", "backup", "plan"},
+    "predict": {"traces", "backup", "plan", "parallel"},
     "restore": {"traces", "backup", "plan"},
-    "show": {"traces", "backup", "plan", "predict", "restore"},
+    "analysis": {"traces", "backup", "plan", "parallel", "predict", "restore"},
+    "show": {"traces", "backup", "plan", "predict", "restore", "analysis"},
     "lab": {"traces", "backup", "plan", "predict", "restore"},
-    "__init__": {"traces", "backup", "plan", "predict", "restore", "show"},
-    "cli": {"traces", "backup", "plan", "predict", "restore", "show", "lab"},
+    "__init__": {"traces", "backup", "plan", "predict", "restore", "analysis", "show"},
+    "cli": {"traces", "backup", "plan", "predict", "restore", "analysis", "show", "lab"},
 }
 # the evaluation of predictors measures the time a restore takes
 EXCEPTIONS = {"predict.evaluation": {"restore"}}

@@ -34,6 +34,7 @@ _PUBLIC = {
     "MediaAgents": "vmrestorekit.restore.storm",
     "Restore": "vmrestorekit.restore.storm",
     "simulate_storm": "vmrestorekit.restore.storm",
+    "sweep": "vmrestorekit.analysis.sweep",
     "replay_cache": "vmrestorekit.restore.replay",
     "miss_ratio_curve": "vmrestorekit.restore.replay",
     "Guess": "vmrestorekit.show.guess",
@@ -49,6 +50,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
+    from vmrestorekit.analysis.sweep import sweep as sweep
     from vmrestorekit.plan import RestorePlan as RestorePlan
     from vmrestorekit.predict.learned import LearnedPredictor as LearnedPredictor
     from vmrestorekit.predict.planning import make_plan as make_plan

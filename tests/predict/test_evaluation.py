@@ -246,9 +246,9 @@ def test_a_killed_process_costs_time_only(scores, stored_corpus, tmp_path):
 
 
 def test_no_cluster_there(stored_corpus):
-    with pytest.raises(PredictError, match="cluster: expected a Dask scheduler at 'nowhere'"):
+    with pytest.raises(ValueError, match="cluster: expected a Dask scheduler at 'nowhere'"):
         evaluated(stored_corpus, cluster="nowhere")
-    with pytest.raises(PredictError, match="jobs: expected a number of processes"):
+    with pytest.raises(ValueError, match="jobs: expected a number of workers"):
         evaluated(n_jobs=0)
 
 

@@ -11,6 +11,7 @@ from vmrestorekit.cli.bench import bench_command
 from vmrestorekit.cli.evaluate import evaluate_command
 from vmrestorekit.cli.lab import lab_app
 from vmrestorekit.cli.restore import compare_command, simulate_command
+from vmrestorekit.cli.sweep import sweep_command
 from vmrestorekit.cli.traces import traces_app
 from vmrestorekit.cli.train import predict_command, train_command
 
@@ -30,6 +31,7 @@ app.command("compare")(compare_command)
 app.command("train")(train_command)
 app.command("predict")(predict_command)
 app.command("evaluate")(evaluate_command)
+app.command("sweep")(sweep_command)
 app.command("bench")(bench_command)
 
 

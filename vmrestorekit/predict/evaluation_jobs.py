@@ -6,25 +6,24 @@ not matter where a piece runs, nor how often: its scores are the same.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from vmrestorekit.parallel import run_unordered
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.predict.contenders import Factory
 from vmrestorekit.predict.evaluation_loop import Conditions, loop_scores, reference_scores
 from vmrestorekit.predict.intervals import SCORES_OF_BOOTS_SCHEMA
 from vmrestorekit.predict.metrics import ceiling_scores, fetched_scores, ranking_scores, service_scores
-from vmrestorekit.predict.observed import PredictError
 from vmrestorekit.predict.ordering import StagingDevice
 from vmrestorekit.predict.planning import make_plan
 from vmrestorekit.predict.source_digest import source_digest
@@ -36,7 +35,6 @@ __all__ = ["BOOT_BEFORE", "COSTS", "Job", "PredictorJob", "ReferenceJob", "run_j
 
 BOOT_BEFORE = "boot_before"  # "predictor" of the ceiling: the machine's own boot before
 COSTS = ("fit_s", "score_s")  # the only scores that are not the same each time
-ATTEMPTS = 4  # of a set of processes of which one was killed
 
 Progress = Callable[[int, int], None]
 
@@ -186,71 +184,23 @@ def run_jobs(
     PredictError
         If a predictor cannot be fitted or asked; or Dask is wanted and not installed, or not reached.
     """
-    if n_jobs == 0:
-        raise PredictError("jobs: expected a number of processes, or -1 for all processors, got 0")
     files = [resume / _file_name(job) if resume else None for job in jobs]
     finished = {number: pl.read_parquet(file) for number, file in enumerate(files) if file and file.is_file()}
-    attempts = ATTEMPTS
-    while len(finished) < len(jobs):
-        left = [number for number in range(len(jobs)) if number not in finished]
-        try:
-            for number, scores in _results({at: jobs[at] for at in left}, n_jobs, cluster):
-                if (file := files[number]) is not None:
-                    write_parquet_atomically(scores, file)
-                finished[number] = scores
-                if progress:
-                    progress(len(finished), len(jobs))
-        except _killed_workers():  # what they had finished is here, the rest is tried again
-            attempts -= 1
-            if not attempts:
-                raise
+    alone = n_jobs == 1 and cluster is None
+    left = {
+        number: job if alone else _packed(job) for number, job in enumerate(jobs) if number not in finished
+    }
+    for number, scores in run_unordered(_run, left, n_jobs=n_jobs, cluster=cluster):
+        if (file := files[number]) is not None:
+            write_parquet_atomically(scores, file)
+        finished[number] = scores
+        if progress:
+            progress(len(finished), len(jobs))
     return [finished[number] for number in range(len(jobs))]
 
 
-def _results(jobs: dict[int, Job], n_jobs: int, cluster: str | None) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Yield the number and the scores of each job as it finishes."""
-    import joblib
-
-    if n_jobs == 1 and cluster is None:
-        yield from ((number, job.run()) for number, job in jobs.items())
-        return
-    with _backend(cluster, n_jobs):
-        # one at a time: a piece takes seconds to minutes, and each is to be kept as soon as it is there
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-        yield from parallel(joblib.delayed(_run)(number, _packed(job)) for number, job in jobs.items())
-
-
-def _run(number: int, job: Job) -> tuple[int, pl.DataFrame]:
-    return number, job.run()
-
-
-@contextlib.contextmanager
-def _backend(cluster: str | None, n_jobs: int) -> Iterator[None]:
-    import joblib
-
-    if cluster is None:
-        with joblib.parallel_config(backend="loky", n_jobs=n_jobs):
-            yield
-        return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise PredictError(
-            "cluster: expected the package 'distributed', found none; pip install 'vmrestorekit[cluster]'"
-        ) from None
-    try:
-        client = Client(cluster, timeout=30, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise PredictError(f"cluster: expected a Dask scheduler at {cluster!r}: {error}") from error
-    with client, joblib.parallel_config(backend="dask", client=client, n_jobs=-1):
-        yield
-
-
-def _killed_workers() -> type[BaseException]:
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    killed: type[BaseException] = TerminatedWorkerError
-    return killed
+def _run(job: Job) -> pl.DataFrame:
+    return job.run()
 
 
 # --- boots in other processes -------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Analysis: what-if questions over thousands of simulated restores."""
