@@ -32,22 +32,29 @@ class JupyterLab:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        private = folder.parent / "jupyter"  # settings and run files, so that nobody's own are touched
+        self._private = folder.parent / "jupyter"  # settings and run files, so that nobody's own are touched
         self._environment = os.environ | {
-            "JUPYTER_CONFIG_DIR": str(private / "config"),
-            "JUPYTER_DATA_DIR": str(private / "data"),
-            "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
-            "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
+            "JUPYTER_CONFIG_DIR": str(self._private / "config"),
+            "JUPYTER_DATA_DIR": str(self._private / "data"),
+            "JUPYTER_RUNTIME_DIR": str(self._private / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(self._private / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(self._private / "workspaces"),
         }
-        theme = "JupyterLab Dark" if dark else "JupyterLab Light"
-        _write_setting(private, "apputils-extension/themes", {"theme": theme})
-        _write_setting(
-            private, "apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}
-        )
+        self.show_dark(dark)
+        self._setting("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False})
         # all cells in the page, not only those that are scrolled into view
-        _write_setting(private, "notebook-extension/tracker", {"windowingMode": "none"})
+        self._setting("notebook-extension/tracker", {"windowingMode": "none"})
         self._log = folder.parent / "jupyterlab.log"
+
+    def show_dark(self, dark: bool) -> None:
+        """Choose the theme of the pages that are opened from now on."""
+        theme = "JupyterLab Dark" if dark else "JupyterLab Light"
+        self._setting("apputils-extension/themes", {"theme": theme})
+
+    def _setting(self, name: str, setting: dict[str, Any]) -> None:
+        path = self._private / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(setting))
 
     def __enter__(self) -> JupyterLab:
         command = [
@@ -74,13 +81,21 @@ class JupyterLab:
         """Return where to open a notebook of the folder."""
         return f"http://127.0.0.1:{self.port}/lab/tree/{notebook}?token={self.token}&reset"
 
+    def end_kernels(self) -> None:
+        """End all kernels, each of which holds up to a GB."""
+        for session in json.loads(self._asked("GET", "sessions")):
+            self._asked("DELETE", f"sessions/{session['id']}")
+
+    def _asked(self, method: str, what: str) -> bytes:
+        address = f"http://127.0.0.1:{self.port}/api/{what}?token={self.token}"
+        with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=20) as answer:
+            return bytes(answer.read())
+
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._server.poll() is None:
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(
-                    f"http://127.0.0.1:{self.port}/api?token={self.token}", timeout=5
-                ).close()
+                self._asked("GET", "status")
                 return
             time.sleep(0.3)
         self.__exit__()
@@ -89,33 +104,38 @@ class JupyterLab:
         )
 
 
-def _write_setting(private: Path, name: str, setting: dict[str, Any]) -> None:
-    path = private / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(setting))
+def copy_notebooks(notebooks: Path, folder: Path) -> None:
+    """Copy a folder of notebooks, without what was made beside them."""
+    shutil.copytree(notebooks, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
 
 
 @contextlib.contextmanager
 def jupyterlab_with(notebooks: Path, scratch: Path, *, dark: bool = False) -> Iterator[JupyterLab]:
     """Serve a copy of a folder of notebooks."""
     folder = scratch / "notebooks"
-    ignored = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__")
-    shutil.copytree(notebooks, folder, ignore=ignored)
+    copy_notebooks(notebooks, folder)
     with JupyterLab(folder, dark=dark) as server:
         yield server
 
 
 @contextlib.contextmanager
-def chromium(width: int = 1280, height: int = 1000) -> Iterator[Any]:
-    """Open one page of a headless Chromium."""
+def chromium_browser() -> Iterator[Any]:
+    """Start a headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def chromium(width: int = 1280, height: int = 1000) -> Iterator[Any]:
+    """Open one page of a headless Chromium."""
+    with chromium_browser() as browser:
+        yield browser.new_page(viewport={"width": width, "height": height})
 
 
 def notebook_of(scratch: Path, cells: list[str]) -> Path:
@@ -160,6 +180,35 @@ _ALL_CELLS_RAN = """() => {
 def _wait_until_idle(page: Any, seconds: float) -> None:
     status = page.locator("#jp-bottom-panel, #jp-main-statusbar").get_by_text("Idle").first
     status.wait_for(state="visible", timeout=seconds * 1000)
+
+
+_TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table, .jp-RenderedVegaCommon5')]
+    .filter(each => each.scrollWidth > each.clientWidth + 1 && each.matches('div.vmrk')
+        || each.getBoundingClientRect().right > window.innerWidth).map(each => each.outerHTML.slice(0, 80))"""
+
+
+def too_wide(page: Any) -> list[str]:
+    """Return the parts of widgets that are cut off: that scroll sideways, or reach beyond the page."""
+    return list(page.evaluate(_TOO_WIDE))
+
+
+def is_dark(page: Any) -> bool:
+    """Tell whether JupyterLab shows its dark theme."""
+    return bool(page.evaluate("document.body.dataset.jpThemeLight") == "false")
+
+
+def resize(page: Any, width: int) -> None:
+    """Make the window wider or narrower, and let everything find its place."""
+    page.set_viewport_size({"width": width, "height": page.viewport_size["height"]})
+    page.wait_for_timeout(700)
+
+
+def complaints_of(page: Any) -> list[str]:
+    """Return a list to which all errors of the page's scripts will be added from now on."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    return said
 
 
 def errors(page: Any) -> list[str]:

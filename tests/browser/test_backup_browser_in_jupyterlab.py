@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from lab_in_chromium import (
+    complaints_of,
     errors,
     keep_screenshot,
     notebook_of,
     open_notebook,
     run_all,
     sentences,
+    too_wide,
     wait_for_other_sentences,
 )
 
@@ -31,9 +33,6 @@ def scratch(tmp_path: Path) -> Path:
 
 
 ROW_WITH_FOCUS = "() => document.activeElement.closest('.vmrk-files tr')?.getAttribute('aria-label') ?? ''"
-TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table')]
-    .filter(each => each.getBoundingClientRect().right > window.innerWidth)
-    .map(each => each.outerHTML.slice(0, 80))"""
 
 
 def press_and_wait(page: Any, key: str) -> str:
@@ -47,8 +46,7 @@ def press_and_wait(page: Any, key: str) -> str:
 @pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1920)], ids=["light", "dark"])
 def test_looks_and_works_by_keyboard(scratch, lab_page, artifacts, dark, width):
     page, server = lab_page(scratch, width=width, height=1300, dark=dark)
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    said = complaints_of(page)
     open_notebook(page, server, "scratch.ipynb")
     run_all(page, 240)
     page.wait_for_selector(".vmrk-files tbody tr")
@@ -63,7 +61,7 @@ def test_looks_and_works_by_keyboard(scratch, lab_page, artifacts, dark, width):
     assert "entries" in press_and_wait(page, "Backspace")
     page.wait_for_function(f"() => ({ROW_WITH_FOCUS})().includes('folder 3, partly chosen')")
     keep_screenshot(page, f"backup_browser_{'dark' if dark else 'light'}_{width}", artifacts)
-    assert page.evaluate(TOO_WIDE) == []
+    assert too_wide(page) == []
     assert "60 entries" in press_and_wait(page, "Enter")
     page.locator(".vmrk-map").focus()
     assert "file" in press_and_wait(page, "ArrowRight")

@@ -10,6 +10,7 @@ from lab_in_chromium import (
     open_notebook,
     run_all,
     sentences,
+    too_wide,
     wait_for_other_sentences,
 )
 
@@ -45,24 +46,28 @@ def opened(lab_page, scratch, **looks):
     return page
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1920)], ids=["light", "dark"])
-def test_looks(scratch, lab_page, artifacts, dark, width):
-    page = opened(lab_page, scratch, width=width, height=1700, dark=dark)
+def expect_good_looks(page, artifacts, name):
     page.wait_for_selector(".jp-RenderedVegaCommon5 canvas, .jp-RenderedVegaCommon5 svg", timeout=30_000)
     page.wait_for_timeout(1000)
-    keep_screenshot(page, f"cache_explorer_{'dark' if dark else 'light'}_{width}", artifacts)
+    keep_screenshot(page, f"cache_explorer_{name}", artifacts)
     assert errors(page) == []
-    assert page.evaluate(TOO_WIDE) == []
+    assert too_wide(page) == []
     assert page.locator(".vmrk-map").inner_text().count("…") == 0
 
 
-TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table, .jp-RenderedVegaCommon5')]
-    .filter(each => each.getBoundingClientRect().right > window.innerWidth
-        ).map(each => each.outerHTML.slice(0, 80))"""
+def test_dark_and_wide_by_mouse(scratch, lab_page, artifacts):
+    page = opened(lab_page, scratch, width=1920, height=1700, dark=True)
+    expect_good_looks(page, artifacts, "dark_1920")
+    place = page.locator(".vmrk-map rect").nth(6 * 4 + 1)  # S3-FIFO, the second size
+    before = sentences(page)
+    place.click(force=True)  # a number lies on the square
+    wait_for_other_sentences(page, before, 30)
+    assert sentences(page)[0].startswith("S3-FIFO, 256 KiB: ")
 
 
-def test_map_slider_and_lists_by_keyboard(scratch, lab_page, artifacts):
-    page = opened(lab_page, scratch)
+def test_light_and_narrow_by_keyboard(scratch, lab_page, artifacts):
+    page = opened(lab_page, scratch, width=1280, height=1700)
+    expect_good_looks(page, artifacts, "light_1280")
     assert sentences(page)[0].startswith("LRU, 1 MiB: ")
     told = page.locator(".vmrk-map")
 
@@ -85,12 +90,3 @@ def test_map_slider_and_lists_by_keyboard(scratch, lab_page, artifacts):
     page.wait_for_timeout(3000)
     keep_screenshot(page, "cache_explorer_keyboard", artifacts)
     assert errors(page) == []
-
-
-def test_click_on_the_map(scratch, lab_page):
-    page = opened(lab_page, scratch)
-    place = page.locator(".vmrk-map rect").nth(6 * 4 + 1)  # S3-FIFO, the second size
-    before = sentences(page)
-    place.click(force=True)  # a number lies on the square
-    wait_for_other_sentences(page, before, 30)
-    assert sentences(page)[0].startswith("S3-FIFO, 256 KiB: ")

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 from lab_in_chromium import (
+    complaints_of,
     errors,
+    is_dark,
     keep_screenshot,
     notebook_of,
     open_notebook,
     run_all,
     sentences,
+    too_wide,
     wait_for_other_sentences,
 )
 
@@ -26,11 +29,6 @@ CELLS = [
     "predictors = {'learned': LearnedPredictor().fit(boots), 'by path': UnionReplay(by='path').fit(boots)}",
     "PredictorExplorer(predictors, machines[3][-1], block_bytes=8192)",
 ]
-
-# nothing is cut off: no part is wider than the page
-TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table')]
-    .filter(each => each.getBoundingClientRect().right > window.innerWidth)
-    .map(each => each.outerHTML.slice(0, 80))"""
 
 
 @pytest.fixture
@@ -50,8 +48,7 @@ def wait_until_simulated(page):
 def test_looks_and_works_by_keyboard(scratch, lab_page, artifacts, dark, width):
     page, server = lab_page(scratch, width=width, height=1900, dark=dark)
     name = f"predictor_explorer_{'dark' if dark else 'light'}_{width}"
-    complaints = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    complaints = complaints_of(page)
     open_notebook(page, server, "scratch.ipynb")
     run_all(page, 240)
     wait_until_simulated(page)
@@ -85,5 +82,5 @@ def test_looks_and_works_by_keyboard(scratch, lab_page, artifacts, dark, width):
     keep_screenshot(page, name, artifacts)
     assert errors(page) == []
     assert complaints == []
-    assert page.evaluate("document.body.dataset.jpThemeLight") == str(not dark).lower()
-    assert page.evaluate(TOO_WIDE) == []
+    assert is_dark(page) == dark
+    assert too_wide(page) == []

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from lab_in_chromium import (
     errors,
+    is_dark,
     keep_screenshot,
     notebook_of,
     open_notebook,
     press,
     run_all,
     sentences,
+    too_wide,
     wait_for_other_sentences,
 )
 
@@ -36,25 +38,19 @@ def scratch(tmp_path):
     return notebook_of(tmp_path, CELLS)
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 1920)], ids=["light", "dark"])
-def test_looks(scratch, lab_page, artifacts, dark, width):
-    page, server = lab_page(scratch, width=width, height=3600, dark=dark)
-    name = f"stepper_{'dark' if dark else 'light'}_{width}"
+def opened(scratch, lab_page, artifacts, *, dark, width):
+    """Open and run it, and look whether all of it is there."""
+    page, server = lab_page(scratch, width=width, height=4300, dark=dark)
     open_notebook(page, server, "scratch.ipynb")
     run_all(page)
     page.wait_for_selector(".jp-RenderedVegaCommon5 canvas, .jp-RenderedVegaCommon5 svg", timeout=30_000)
     page.wait_for_timeout(1000)
-    keep_screenshot(page, name, artifacts)
+    keep_screenshot(page, f"stepper_{'dark' if dark else 'light'}_{width}", artifacts)
     assert errors(page) == []
     assert page.locator(".jp-RenderedVegaCommon5").count() == 3
-    assert page.evaluate("document.body.dataset.jpThemeLight") == str(not dark).lower()
-    # nothing is cut off: no part of a stepper is wider than the page
-    assert page.evaluate(TOO_WIDE) == []
-
-
-TOO_WIDE = """() => [...document.querySelectorAll('.vmrk, .vmrk svg, .vmrk table')]
-    .filter(each => each.scrollWidth > each.clientWidth + 1 && each.tagName === 'DIV'
-        || each.getBoundingClientRect().right > window.innerWidth).map(each => each.outerHTML.slice(0, 80))"""
+    assert is_dark(page) == dark
+    assert too_wide(page) == []
+    return page
 
 
 def place(page):
@@ -67,12 +63,76 @@ def place(page):
     return int(re.match(r"event ([\d,]+)", text).group(1).replace(",", ""))
 
 
-def test_keyboard_and_pause(scratch, lab_page, artifacts):
-    page, server = lab_page(scratch)
-    open_notebook(page, server, "scratch.ipynb")
-    run_all(page)
+def chosen_row(page):
+    """The text of the row that the first table of events has chosen."""
+    return page.locator(".vmrk-events").first.locator("tr[aria-selected=true]").inner_text()
+
+
+def stands_at(page):
+    """Where on the first chart the line stands, in user units."""
+    moved = page.locator(".vmrk-runs").first.locator(".vmrk-now").get_attribute("transform")
+    return float(re.search(r"[\d.]+", moved).group())
+
+
+def test_dark_and_wide_chart_and_table_follow_and_choose(scratch, lab_page, artifacts):
+    page = opened(scratch, lab_page, artifacts, dark=True, width=1920)
+    picture = page.locator(".vmrk-runs > svg").first
+    drawn = picture.element_handle()
+    # a click in the chart: event, table, line
+    before, at = place(page), stands_at(page)
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] * 0.3, "y": box["height"] * 0.5})
+    page.wait_for_timeout(700)
+    clicked = place(page)
+    assert clicked != before
+    assert stands_at(page) != at
+    # a click on another row of the table
+    at = stands_at(page)
+    row = page.locator(".vmrk-events tbody tr").nth(2)
+    text = row.inner_text()
+    row.click()
+    page.wait_for_function(
+        "text => document.querySelector('.vmrk-events tr[aria-selected=true]').innerText === text", arg=text
+    )
+    assert place(page) != clicked
+    # the keys: in the table from row to row, in the chart through time
+    page.locator(".vmrk-events tr[tabindex='0']").first.focus()
+    here = place(page)
+    page.keyboard.press("ArrowDown")
+    page.get_by_text(f"event {here + 1:,} of").first.wait_for()
+    page.keyboard.press("ArrowUp")
+    page.get_by_text(f"event {here:,} of").first.wait_for()
+    page.locator(".vmrk-runs").first.focus()
+    text = chosen_row(page)
+    page.keyboard.press("End")
+    page.wait_for_timeout(700)
+    assert place(page) > here
+    assert chosen_row(page) != text
+    assert drawn.evaluate("svg => svg.isConnected")  # only the line has moved
+    # how long after a key all of it has followed
+    page.locator("[role=slider].noUi-handle").first.focus()
+    took = [page.evaluate(TIME_OF_A_STEP) for _ in range(7)]
+    print("milliseconds from a key on the slider to chart and table:", sorted(took))
+    keep_screenshot(page, "stepper_linked", artifacts)
+    assert errors(page) == []
+
+
+# from a key on the slider until the table of events, which is told after the chart, shows another event
+TIME_OF_A_STEP = """() => new Promise((done, failed) => {
+    const table = document.querySelector('.vmrk-events table'), handle = document.activeElement;
+    const start = performance.now();
+    new MutationObserver((_, watch) => { watch.disconnect(); done(Math.round(performance.now() - start)); })
+        .observe(table, { childList: true });
+    const key = { key: 'PageDown', code: 'PageDown', bubbles: true, cancelable: true };
+    handle.dispatchEvent(new KeyboardEvent('keydown', key));
+    setTimeout(() => failed(new Error('the table did not change')), 5000);
+})"""
+
+
+def test_light_and_narrow_by_keyboard_and_pause(scratch, lab_page, artifacts):
+    page = opened(scratch, lab_page, artifacts, dark=False, width=1280)
     jump_to = page.get_by_label("Jump to").first
-    writes = jump_to.locator('option[value^="VM writes"]').get_attribute("value")
+    writes = jump_to.locator('option[value*="VM writes"]').get_attribute("value")
     jump_to.select_option(value=writes)
     for control, key in [
         ("Step", "Enter"),

@@ -14,7 +14,9 @@ from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show import progress, units
 from vmrestorekit.show.clock import STEP_OVER
+from vmrestorekit.show.event_list import ROWS, EventList
 from vmrestorekit.show.look import Look
+from vmrestorekit.show.run_chart import RunChart
 from vmrestorekit.show.stepper import Stepper
 
 
@@ -269,6 +271,123 @@ def test_totals_end_at_the_summary_and_count_the_vm_only(large):
     assert progress.hits(large, -1) == (0, 0)
 
 
+# --- linked views: the chart and the table follow, and choose -----------------------------------------
+
+
+def person(part, **content):
+    """Do what the browser does when a person chooses something."""
+    part._handle_custom_msg(content, [])
+
+
+def listed(stepper):
+    return [row["index"] for row in stepper.events.rows]
+
+
+def test_chart_and_table_follow_and_the_picture_is_sent_once(restore, mount):
+    stepper = Stepper(restore, mount)
+    sent = []
+    stepper.chart.observe(lambda change: sent.append(change["name"]), ["svg", "lanes", "second"])
+    for index in (5, 100, len(stepper.clock) - 1):
+        stepper.slider.value = index
+        assert stepper.chart.second == stepper.time_ns / 1e9
+        assert stepper.events.current == index
+        assert index in listed(stepper)
+    assert set(sent) == {"second"}
+    assert len(stepper.chart.lanes) == 2
+    assert stepper.chart.end_s == max(restore.end_ns, mount.end_ns) / 1e9
+
+
+def test_a_time_chosen_in_the_chart(restore):
+    stepper = Stepper(restore)
+    person(stepper.chart, second=2.0)
+    assert stepper.index == restore.index_at(2_000_000_000)
+    assert stepper.chart.second == stepper.time_ns / 1e9
+    for nonsense in ({}, {"second": "2"}, {"second": -1}):
+        before = stepper.index
+        person(stepper.chart, **nonsense)
+        assert stepper.index == before
+
+
+def test_arrow_keys_in_the_chart_always_go_on(restore):
+    stepper, step = Stepper(restore), restore.end_ns / 1e9 / 200
+    for direction in (1, -1):
+        visited = []
+        for _ in range(220):
+            asked = stepper.chart.second + direction * step
+            person(stepper.chart, second=min(max(asked, 0), stepper.chart.end_s))
+            visited.append(stepper.time_ns)
+        assert visited == sorted(visited, reverse=direction < 0)
+        assert visited[-1] == (restore.times[-1] if direction > 0 else restore.times[0])
+
+
+def test_an_event_chosen_in_the_table(restore, mount):
+    stepper = Stepper(restore, mount, start=50)
+    other = listed(stepper)[-2]
+    person(stepper.events, index=other)
+    assert stepper.index == stepper.events.current == other
+    before = listed(stepper)
+    person(stepper.events, index=before[2])
+    assert listed(stepper) == before  # the rows stay where they are
+    person(stepper.events, pages=1)
+    assert stepper.index == before[2] + ROWS - 1
+    person(stepper.events, pages=-1)
+    assert stepper.index == before[2]
+    person(stepper.events, index=len(stepper.clock))
+    assert stepper.index == before[2]
+
+
+def test_the_table_lists_what_is_stepped_to_and_the_current_event(restore):
+    stepper = Stepper(restore)
+    stepper.step_over.label = "relocation"
+    stepper.jump("boot_done")
+    kinds = [KINDS[restore.kinds[index]] for index in listed(stepper)]
+    assert kinds.count("boot_done") == 1
+    assert set(kinds) - {"boot_done"} <= set(STEP_OVER["relocation"])
+    assert listed(stepper) == sorted(set(listed(stepper)))
+
+
+@pytest.mark.parametrize("index", [-1, 0, 1, ROWS, -2, -3])
+def test_the_table_is_full_at_both_ends(restore, index):
+    stepper = Stepper(restore)
+    stepper.go_to(index=index if index >= -1 else len(restore) + 1 + index)
+    assert len(stepper.events.rows) == ROWS
+    assert stepper.index in [-1, *listed(stepper)]
+
+
+def test_rows_of_the_table_say_when_whose_and_what(restore, mount):
+    stepper = Stepper(restore, mount)
+    stepper.jump("expire")
+    row = next(row for row in stepper.events.rows if row["index"] == stepper.index)
+    assert row["cells"] == [units.clock(stepper.time_ns), "mount", "live mount expires", ""]
+    assert stepper.events.heads == ["Time", "Run", "Event", "Blocks"]
+    assert Stepper(restore).events.heads == ["Time", "Event", "Blocks"]
+
+
+def test_the_chart_hides_what_comes_until_the_whole_run_is_asked_for(restore):
+    stepper = Stepper(restore)
+    assert not stepper.chart.whole
+    stepper.whole_run_button.value = True
+    assert stepper.chart.whole
+
+
+def test_turning_points_come_first_with_their_operations(restore, mount):
+    stepper = Stepper(restore, mount)
+    few = list(stepper.kind.options)
+    assert len(few) < 17
+    assert any(label.startswith("O12 · relocation starts (1)") for label, _ in few)
+    numbers = [int(label.split(" ")[0][1:]) for label, _ in few if label.startswith("O")]
+    assert numbers == sorted(numbers)
+    stepper.kind.value = "expire"
+    stepper.every_kind.value = True
+    assert list(stepper.kind.options)[: len(few)] == few
+    assert {kind for _, kind in stepper.kind.options} == set(stepper.clock.counts())
+    assert stepper.kind.value == "expire"
+    stepper.kind.value = "serve"
+    stepper.every_kind.value = False
+    assert list(stepper.kind.options) == few
+    assert stepper.kind.value == few[0][1]
+
+
 # --- accessibility ------------------------------------------------------------------------------------
 
 
@@ -277,9 +396,11 @@ def test_every_control_has_a_text(restore, mount):
     controls = [
         widget
         for widget in every_widget(stepper)
-        if not isinstance(widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play, Look))
+        if not isinstance(
+            widget, (ipywidgets.Box, ipywidgets.HTML, ipywidgets.Play, Look, RunChart, EventList)
+        )
     ]
-    assert len(controls) == 12
+    assert len(controls) == 13
     assert all(control.description and control.tooltip for control in controls)
 
 

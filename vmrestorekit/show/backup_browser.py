@@ -17,9 +17,10 @@ from vmrestorekit.show.backup_listing import Entry
 from vmrestorekit.show.blocks_view import BLOCK_SIZES, BlocksView
 from vmrestorekit.show.browsing import Browsing
 from vmrestorekit.show.chart_frame import Chart, only_says
+from vmrestorekit.show.controls import button, dropdown, row
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.extraction import Extraction
-from vmrestorekit.show.file_pane import FilePane, button, row_of
+from vmrestorekit.show.file_pane import FilePane
 from vmrestorekit.show.file_selection import SELECTION_SCHEMA, Cost, FileSelection
 from vmrestorekit.show.look import Look
 from vmrestorekit.show.selection_tables import many
@@ -88,9 +89,9 @@ class BackupBrowser(widgets.VBox):  # type: ignore[misc]
         self.extraction = Extraction(self._announce)
         self.children = [
             Look(),
-            row_of([self.files, self.blocks], gap="8px 28px", align="flex-start"),
+            row([self.files, self.blocks], gap="8px 28px", align="flex-start"),
             self._status,
-            row_of(self._make_choosing()),
+            row(self._make_choosing()),
             self.blocks.cost,
             self.extraction,
             Export("selection", self._chart, self.table),
@@ -215,19 +216,18 @@ class BackupBrowser(widgets.VBox):  # type: ignore[misc]
 
     def _make_choosing(self) -> list[widgets.Widget]:
         self.all_button = button(
-            "Choose all listed", "Choose everything in this list", self.files.choose_all, "140px"
+            "Choose all listed", "Choose everything in this list", self.files.choose_all, width="140px"
         )
-        self.none_button = button("Choose nothing", "Clear the selection", self.clear, "130px")
-        self.mode = widgets.Dropdown(
-            options=[(mode_name(mode), mode) for mode in MODES],
-            value="live_mount",
-            description="Plan for",
-            tooltip="What the plan is for",
-            layout={"width": "210px"},
-            style={"description_width": "60px"},
+        self.none_button = button("Choose nothing", "Clear the selection", self.clear, width="130px")
+        modes = {mode_name(mode): mode for mode in MODES}
+        self.mode = dropdown(
+            "Plan for", modes, "What the plan is for", width="210px", label_width="60px", value="live_mount"
         )
         self.plan_button = button(
-            "Make a plan", "A plan whose first set is what the selection needs", self._tell_plan, "110px"
+            "Make a plan",
+            "A plan whose first set is what the selection needs",
+            self._tell_plan,
+            width="110px",
         )
         return [self.all_button, self.none_button, self.mode, self.plan_button]
 

@@ -137,16 +137,18 @@ def _frames(x: Places, y: Places) -> str:
     )
 
 
-def legend(state: State) -> str:
-    """Return what the signs of the map mean, with the number of blocks in each state."""
+def legend(*states: State) -> str:
+    """Return what the signs of the map mean, with the number of blocks in each state, of each map."""
+    counts = [count_states(state) for state in states]
     items = "".join(
-        f"<li>{_swatch(BLOCK_STATES[name])} <span>{BLOCK_STATES[name].name} <b>{count:,}</b></span></li>"
-        for name, count in count_states(state).items()
+        f"<li>{_swatch(sign)} <span>{sign.name} <b>{' | '.join(f'{each[name]:,}' for each in counts)}</b>"
+        "</span></li>"
+        for name, sign in BLOCK_STATES.items()
     )
-    per_cell = blocks_per_cell(state.flags.size)
-    note = ""
+    per_cell = blocks_per_cell(states[0].flags.size)
+    note = "<li class='soft'>blocks in the left map | in the right one</li>" if len(states) > 1 else ""
     if per_cell > 1:
-        note = (
+        note += (
             f"<li class='soft'>One cell is {per_cell:,} blocks ({block_range(0, per_cell)}, …) and shows "
             "their most frequent state beyond resting in the backup: the larger the square, the more of "
             "them.</li>"

@@ -11,6 +11,7 @@ import numpy as np
 from vmrestorekit.plan import first_block_of_disk
 from vmrestorekit.show.backed_up_disk import Blocks
 from vmrestorekit.show.clickable_map import ClickableMap
+from vmrestorekit.show.controls import button, row
 from vmrestorekit.show.file_selection import FileSelection
 from vmrestorekit.show.selection_map import SelectionMap, map_of_disk, map_of_needed
 from vmrestorekit.show.selection_tables import cost_table, many, owners_of, owners_table
@@ -65,19 +66,14 @@ class BlocksView(widgets.VBox):  # type: ignore[misc]
         )
         self.map = ClickableMap(label="Map of the blocks")
         self._legend, self._here, self._cost = (widgets.HTML(layout={"min_width": "0"}) for _ in range(3))
-        self.show_button = widgets.Button(
-            description="Show the file in the list",
-            tooltip="Go to the folder of the file that has most of what is chosen on the map",
-            layout={"width": "190px"},
-            disabled=True,
+        told = "Go to the folder of the file that has most of what is chosen on the map"
+        self.show_button = button(
+            "Show the file in the list", told, self.show_file_here, width="190px", disabled=True
         )
-        self.show_button.on_click(lambda _: self.show_file_here())
         self.block_size.observe(self._resized, "value")
         self.map_of.observe(lambda _: self._draw(), "value")
         self.map.observe(lambda _: self._tell_cell(), "cell")
-        controls = widgets.HBox(
-            [self.block_size, self.map_of], layout={"flex_flow": "row wrap", "grid_gap": "4px 12px"}
-        )
+        controls = row([self.block_size, self.map_of], gap="4px 12px")
         super().__init__([controls, self.map, self._legend, self._here, self.show_button])
         self.layout = widgets.Layout(flex="1 1 420px", min_width="0")
 

@@ -34,7 +34,7 @@ from vmrestorekit.show.cache_checks import (
 from vmrestorekit.show.cache_sweep import Sweep
 from vmrestorekit.show.cache_words import sentence_of, table_at
 from vmrestorekit.show.clickable_map import ClickableMap
-from vmrestorekit.show.controls import row
+from vmrestorekit.show.controls import button, dropdown, row
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.live_chart import LiveChart
 from vmrestorekit.show.look import Look
@@ -189,8 +189,9 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
             tooltip="How much is replayed and simulated",
             style={"description_width": "75px"},
         )
-        self.stop_button = widgets.Button(description="Stop", layout={"width": "90px"})
-        self.stop_button.on_click(lambda _: self.stop() if self.running else self._do_all())
+        self.stop_button = button(
+            "Stop", "", lambda: self.stop() if self.running else self._do_all(), width="90px"
+        )
         self._about, self._status, self._of_map, self._at_this_size = (
             widgets.HTML(layout={"min_width": "0"}) for _ in range(4)
         )
@@ -214,12 +215,15 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
     def _make_choices(self) -> None:
         figures = [(FIGURES[name][0], name) for name in self._figures_of_case]
         names = [(case.name, key) for key, case in self.cases.items()]
-        self.case_choice = _dropdown("Case", names, "What is asked of the read cache", "390px")
-        self.policy_choice = _dropdown(
+        self.case_choice = dropdown(
+            "Case", names, "What is asked of the read cache", width="390px", label_width="50px"
+        )
+        self.policy_choice = dropdown(
             "Policy",
             [(POLICIES[name].name, name) for name in self.policies],
             "Which block leaves a full cache",
-            "170px",
+            width="170px",
+            label_width="50px",
         )
         self.size_choice = widgets.SelectionSlider(
             options=[(size_text(size), size) for size in self.sizes],
@@ -229,8 +233,12 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
             layout={"flex": "1 1 320px", "max_width": "620px"},
             style={"description_width": "75px"},
         )
-        self.figure_choice = _dropdown(
-            "Show", figures, "Which figure the map and the chart at the right show", "390px"
+        self.figure_choice = dropdown(
+            "Show",
+            figures,
+            "Which figure the map and the chart at the right show",
+            width="390px",
+            label_width="50px",
         )
         widgets.link((self, "case"), (self.case_choice, "value"))
         widgets.link((self, "policy"), (self.policy_choice, "value"))
@@ -293,13 +301,3 @@ class CacheExplorer(widgets.VBox):  # type: ignore[misc]
     def sentence(self) -> str:
         """What is seen, in words."""
         return sentence_of(self.table, self.cache_bytes, self.policy)
-
-
-def _dropdown(text: str, options: list[tuple[str, str]], tooltip: str, width: str) -> widgets.Dropdown:
-    return widgets.Dropdown(
-        options=options,
-        description=text,
-        tooltip=tooltip,
-        layout={"width": width},
-        style={"description_width": "50px"},
-    )

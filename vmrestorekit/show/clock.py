@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import PHASES, Timeline
@@ -69,6 +70,10 @@ class Clock:
         """Return the index of the last event of one of these kinds before an index, None if there is none."""
         earlier = np.flatnonzero(np.isin(self.kinds[: max(0, before)], _numbers(kinds)))
         return int(earlier[-1]) if earlier.size else None
+
+    def of_kinds(self, kinds: Collection[str]) -> npt.NDArray[np.int64]:
+        """Return the indices of all events of some kinds."""
+        return np.flatnonzero(np.isin(self.kinds, _numbers(kinds)))
 
     def counts(self) -> dict[str, int]:
         """Return how often each kind that occurs does, in the order of `KINDS`."""

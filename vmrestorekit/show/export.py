@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import ipywidgets as widgets
 import polars as pl
 
+from vmrestorekit.show.controls import button
 from vmrestorekit.show.theme import styled
 
 __all__ = ["Export", "ExportError", "save"]
@@ -102,10 +103,7 @@ class Export(widgets.HBox):  # type: ignore[misc]
             value=name, description="File", tooltip="Its name, without the ending", layout={"width": "240px"},
             style={"description_width": "40px"},
         )  # fmt: skip
-        self.button = widgets.Button(
-            description="Save", tooltip="Save beside the notebook", layout={"width": "80px"}
-        )
-        self.button.on_click(lambda _: self.save())
+        self.button = button("Save", "Save beside the notebook", self.save, width="80px")
         self._status = widgets.HTML(layout={"min_width": "0"})
         self._announce("")
         super().__init__(

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 
 from vmrestorekit.backup.browse import CopyContents
 from vmrestorekit.backup.records import StoreError
+from vmrestorekit.show.controls import button
 from vmrestorekit.show.units import size
 from vmrestorekit.traces.manifest import ManifestError
 
@@ -38,22 +39,14 @@ class Extraction(widgets.HBox):  # type: ignore[misc]
             layout={"width": "300px"},
             style={"description_width": "70px"},
         )
-        self.button = widgets.Button(
-            description="Extract",
-            tooltip="Read this one file out of the backup copy",
-            layout={"width": "90px"},
-        )
-        self.stop_button = widgets.Button(
-            description="Stop", tooltip="Stop extracting", layout={"width": "70px"}, disabled=True
-        )
+        self.button = button("Extract", "Read this one file out of the backup copy", self.start, width="90px")
+        self.stop_button = button("Stop", "Stop extracting", self._stopped.set, width="70px", disabled=True)
         self.progress = widgets.FloatProgress(
             max=1.0,
             description="Extracted",
             tooltip="How much of the file is written",
             layout={"width": "220px"},
         )
-        self.button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self._stopped.set())
         super().__init__(
             [self.name, self.button, self.stop_button, self.progress],
             layout={"flex_flow": "row wrap", "grid_gap": "4px 8px", "display": "none"},

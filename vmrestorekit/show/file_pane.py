@@ -11,11 +11,12 @@ import traitlets
 
 from vmrestorekit.show.backup_listing import SORTED_BY, Entry, Listing, tick_of
 from vmrestorekit.show.browsing import Browsing
+from vmrestorekit.show.controls import button, row
 from vmrestorekit.show.file_list import FileList
 from vmrestorekit.show.selection_tables import many
 from vmrestorekit.show.theme import styled
 
-__all__ = ["FilePane", "button", "row_of"]
+__all__ = ["FilePane"]
 
 
 class FilePane(widgets.VBox):  # type: ignore[misc]
@@ -52,7 +53,7 @@ class FilePane(widgets.VBox):  # type: ignore[misc]
         self._listing: Listing = browsing.listing()
         self._page: list[Entry] = []
         super().__init__(layout={"flex": "1 1 520px", "min_width": "0"})
-        self.children = [row_of(self._make_search()), *self._make_list()]
+        self.children = [row(self._make_search()), *self._make_list()]
         self.show()
 
     # --- what a program or a test can do without looking ------------------------------------------------
@@ -119,7 +120,8 @@ class FilePane(widgets.VBox):  # type: ignore[misc]
     # --- controls ---------------------------------------------------------------------------------------
 
     def _make_search(self) -> list[widgets.Widget]:
-        self.up_button = button("Up", "List what is one step up (Backspace in the list)", self.up, "60px")
+        told = "List what is one step up (Backspace in the list)"
+        self.up_button = button("Up", told, self.up, width="60px")
         self.pattern = widgets.Text(
             description="Find",
             continuous_update=False,  # once Enter is pressed
@@ -129,7 +131,7 @@ class FilePane(widgets.VBox):  # type: ignore[misc]
             style={"description_width": "35px"},
         )
         self.pattern.observe(lambda _: self._search(), "value")
-        self.find_button = button("Find", "Search below this folder", self._search, "60px")
+        self.find_button = button("Find", "Search below this folder", self._search, width="60px")
         self.sorting = widgets.Dropdown(
             options=[(text, name) for name, text in SORTED_BY.items()],
             description="Sort by",
@@ -153,7 +155,7 @@ class FilePane(widgets.VBox):  # type: ignore[misc]
         self.back_button = button("Page back", "List the page before (Page Up)", lambda: self.turn(-1))
         self.on_button = button("Page on", "List the next page (Page Down)", lambda: self.turn(1))
         self._place = widgets.HTML()
-        pages = row_of([self.back_button, self.on_button, self._place])
+        pages = row([self.back_button, self.on_button, self._place])
         return [self.list, pages]
 
     def _search(self) -> None:
@@ -221,15 +223,3 @@ class FilePane(widgets.VBox):  # type: ignore[misc]
     def _point(self) -> None:
         at = self.list.current
         self.pointed = self._page[at] if 0 <= at < len(self._page) else None
-
-
-def row_of(children: Any, *, gap: str = "4px 8px", align: str = "center") -> widgets.HBox:
-    """Return widgets in a row that wraps."""
-    return widgets.HBox(children, layout={"flex_flow": "row wrap", "grid_gap": gap, "align_items": align})
-
-
-def button(text: str, tooltip: str, act: Callable[[], object], width: str = "90px") -> widgets.Button:
-    """Return a button that does something."""
-    made = widgets.Button(description=text, tooltip=tooltip, layout={"width": width})
-    made.on_click(lambda _: act())
-    return made

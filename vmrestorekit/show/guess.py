@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 
 import ipywidgets as widgets
@@ -10,6 +10,7 @@ import numpy as np
 import traitlets
 
 from vmrestorekit.restore.timeline import IN_CACHE, IN_FLIGHT, Timeline
+from vmrestorekit.show.controls import button, row
 from vmrestorekit.show.look import Look
 from vmrestorekit.show.past import Past
 from vmrestorekit.show.questions import QUESTION_KINDS, READERS, Question, QuestionError, draw_questions
@@ -75,12 +76,11 @@ class Guess(widgets.VBox):  # type: ignore[misc]
             layout={"width": "auto"},
             style={"description_width": "70px"},
         )
-        self.guess_button = _button("Guess", "Guess what is chosen, and see what is right", self._guess)
-        self.next_button = _button("Next", "Go to the next question", self.next)
+        self.guess_button = button("Guess", "Guess what is chosen, and see what is right", self._guess)
+        self.next_button = button("Next", "Go to the next question", self.next)
         super().__init__(layout={"width": f"{width}px" if isinstance(width, int) else width})
-        buttons = widgets.HBox([self.guess_button, self.next_button], layout={"grid_gap": "4px 8px"})
-        style = Look()
-        self.children = [style, self._place, self._asked, self.options, buttons, self._status]
+        buttons = row([self.guess_button, self.next_button])
+        self.children = [Look(), self._place, self._asked, self.options, buttons, self._status]
         self._at = 0
         self._ask()
 
@@ -178,12 +178,6 @@ class Guess(widgets.VBox):  # type: ignore[misc]
 
     def _announce(self, text: str) -> None:
         self._status.value = styled(f'<p role="status" aria-live="polite">{escape(text)}</p>')
-
-
-def _button(text: str, tooltip: str, act: Callable[[], object]) -> widgets.Button:
-    button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "90px"})
-    button.on_click(lambda _: act())
-    return button
 
 
 # --- what is known just before a moment, from the events before it ----------------------------------------

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import anywidget
 
-from vmrestorekit.show.theme import STYLE
-
 __all__ = ["Look"]
 
 
 class Look(anywidget.AnyWidget):
-    """An invisible part of a widget: `STYLE`, and a name for each slider in the page.
+    """An invisible part of a widget: the style sheet, and a name for each slider in the page.
 
     ipywidgets gives the handles of sliders no name: a screen reader would say "slider" and nothing else.
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = STYLE.removeprefix("<style>").removesuffix("</style>")
+    _css = Path(__file__).with_suffix(".css")

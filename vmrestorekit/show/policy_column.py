@@ -8,6 +8,7 @@ from html import escape
 import ipywidgets as widgets
 
 from vmrestorekit.restore.eviction import EVICTION_POLICIES
+from vmrestorekit.show.controls import button
 from vmrestorekit.show.policy_pictures import policy_picture
 from vmrestorekit.show.policy_reasons import POLICY_NAMES, tell_step
 from vmrestorekit.show.policy_steps import PolicyStep, policy_steps
@@ -46,15 +47,18 @@ class PolicyColumn(widgets.VBox):  # type: ignore[misc]
             layout={"width": "210px"},
             style={"description_width": "85px"},
         )
-        self.guess_button = widgets.Button(
-            description="Guess", tooltip="Guess this block, and see who goes", layout={"width": "80px"}
+        self.guess_button = button(
+            "Guess", "Guess this block, and see who goes", self._guess_choice, width="80px"
         )
-        self.guess_button.on_click(lambda _: self.choice.value is not None and self.guess(self.choice.value))
         self._guess_row = widgets.HBox([self.choice, self.guess_button])
         super().__init__(
             [self._heading, self._status, self._guess_row, self._picture],
             layout={"flex": "1 1 430px", "min_width": "0"},
         )
+
+    def _guess_choice(self) -> None:
+        if self.choice.value is not None:
+            self.guess(self.choice.value)
 
     def hidden_at(self, index: int) -> bool:
         """Tell whether a block goes at an access that nobody has seen go."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -11,6 +11,7 @@ import traitlets
 
 from vmrestorekit.restore.eviction import EVICTION_POLICIES
 from vmrestorekit.show.clickable_map import ClickableMap
+from vmrestorekit.show.controls import button, checkbox, row
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.look import Look
 from vmrestorekit.show.policy_column import PolicyColumn
@@ -83,7 +84,7 @@ class PolicyExplorer(widgets.VBox):  # type: ignore[misc]
         self.capacity = capacity_of(capacity)
         self.columns: tuple[PolicyColumn, ...] = ()
         super().__init__(layout={"width": f"{width}px" if isinstance(width, int) else width})
-        self._columns, self._totals = _row([], gap="8px 20px", align="stretch"), widgets.HTML()
+        self._columns, self._totals = row([], gap="8px 20px", align="stretch"), widgets.HTML()
         self.map = ClickableMap(label="Accesses, and hits and misses of each policy")
         playing, choosing = self._make_playing(), self._make_choosing(names, guess)
         self.export = Export("eviction", self.chart, self.table)
@@ -147,8 +148,8 @@ class PolicyExplorer(widgets.VBox):  # type: ignore[misc]
 
     def _make_playing(self) -> widgets.HBox:
         """Make what steps: by hand, or by itself."""
-        self.back_button = _button("Back", "Go to the access before", self.back)
-        self.step_button = _button("Step", "Go to the next access, or show who goes", self.step)
+        self.back_button = button("Back", "Go to the access before", self.back)
+        self.step_button = button("Step", "Go to the next access, or show who goes", self.step)
         self.play_button = widgets.ToggleButton(tooltip="Step by itself, or pause", layout={"width": "90px"})
         self.speed = widgets.Dropdown(
             options=list(_SPEEDS.items()), value=1000, description="Speed", tooltip="How fast Play steps",
@@ -170,7 +171,7 @@ class PolicyExplorer(widgets.VBox):  # type: ignore[misc]
         widgets.link((self, "index"), (self.slider, "value"))
         self._place = widgets.HTML()
         buttons = [self.play_button, self._ticker, self.back_button, self.step_button, self.speed]
-        return _row([*buttons, self.slider, self._place])
+        return row([*buttons, self.slider, self._place])
 
     def _make_choosing(self, names: Sequence[str], guess: bool) -> widgets.HBox:
         """Make what chooses the policies and the slots."""
@@ -180,15 +181,15 @@ class PolicyExplorer(widgets.VBox):  # type: ignore[misc]
         )  # fmt: skip
         self.slots.observe(lambda change: self._rebuild(), "value")
         self.shown = {
-            name: _checkbox(POLICY_NAMES[name], meaning, name in names)
+            name: checkbox(POLICY_NAMES[name], meaning, name in names)
             for name, meaning in EVICTION_POLICIES.items()
         }
         self._order = list(names)
         for name, box in self.shown.items():
             box.observe(lambda change, name=name: self._chosen(name, change["new"]), "value")
-        self.guess_first = _checkbox("Guess first", "Hide who goes until you have guessed", guess)
+        self.guess_first = checkbox("Guess first", "Hide who goes until you have guessed", guess)
         self.guess_first.observe(self._show, "value")
-        return _row([self.slots, *self.shown.values(), self.guess_first], gap="2px 14px")
+        return row([self.slots, *self.shown.values(), self.guess_first], gap="2px 14px")
 
     def _chosen(self, name: str, on: bool) -> None:
         """Show a policy, or no longer; one always stays."""
@@ -294,19 +295,3 @@ def _policies_of(policies: Sequence[str]) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"policies: expected at least one of {known}, none twice, got {names!r}")
     return names
-
-
-def _row(children: Sequence[widgets.Widget], *, gap: str = "4px 8px", align: str = "center") -> widgets.HBox:
-    return widgets.HBox(children, layout={"flex_flow": "row wrap", "grid_gap": gap, "align_items": align})
-
-
-def _button(text: str, tooltip: str, act: Callable[[], object]) -> widgets.Button:
-    button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "90px"})
-    button.on_click(lambda _: act())
-    return button
-
-
-def _checkbox(text: str, tooltip: str, on: bool) -> widgets.Checkbox:
-    return widgets.Checkbox(
-        value=on, description=text, tooltip=tooltip, indent=False, layout={"width": "auto"}
-    )

@@ -11,6 +11,7 @@ import numpy as np
 import traitlets
 
 from vmrestorekit.show.clickable_map import ClickableMap
+from vmrestorekit.show.controls import button, row
 from vmrestorekit.show.prediction_data import Needs, Prediction
 from vmrestorekit.show.prediction_map import COLUMNS, SIGNS, StoredCells, block_states
 from vmrestorekit.show.prediction_reasons import reasons, what_it_is, what_predictors_say
@@ -59,20 +60,16 @@ class BlockPanel(widgets.HBox):  # type: ignore[misc]
             layout={"width": "330px"},
             style={"description_width": "70px"},
         )
-        self.why_button = widgets.Button(
-            description="Why?",
-            tooltip="Ask the predictor why it expects this block or not; takes a second or two",
-            layout={"width": "100px"},
-        )
+        told = "Ask the predictor why it expects this block or not; takes a second or two"
+        self.why_button = button("Why?", told, self._ask_why)
         self._legend, self._about, self._because = (
             widgets.HTML(layout={"margin": "0", "min_width": "0"}) for _ in range(3)
         )
-        asking = widgets.HBox([self.block_choice, self.why_button], layout={"flex_flow": "row wrap"})
+        asking = row([self.block_choice, self.why_button])
         self.children = [
             widgets.VBox([self.map, self._legend], layout=_BESIDE),
             widgets.VBox([asking, self._about, self._because], layout=_BESIDE),
         ]
-        self.why_button.on_click(lambda _: self._ask_why())
         self.map.observe(self._choose_cell, "cell")
         self.block_choice.observe(self._choose_block, "value")
         self.observe(lambda _: self._show_block(aloud=True), "block")

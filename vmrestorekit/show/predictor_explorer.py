@@ -18,6 +18,7 @@ from vmrestorekit.predict.oracles import OracleOrder
 from vmrestorekit.restore.hardware import Hardware, resolve_hardware
 from vmrestorekit.show import prediction_tables as tables
 from vmrestorekit.show.chart_frame import Chart
+from vmrestorekit.show.controls import button, row
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.live_chart import LiveChart
 from vmrestorekit.show.look import Look
@@ -32,6 +33,7 @@ from vmrestorekit.traces.boots import Boot
 __all__ = ["PredictorExplorer", "PredictorExplorerError"]
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_GAP = "4px 20px"
 _DESCRIBED = {"description_width": "70px"}
 
 
@@ -198,12 +200,12 @@ class PredictorExplorer(widgets.VBox):  # type: ignore[misc]
         widgets.link((self.panel, "block"), (self, "block"))
         self.children = [
             Look(),
-            _row([self.predictor_choice, self.slider]),
-            _row([self.simulate_button, self.stop_button, self.progress]),
+            row([self.predictor_choice, self.slider], gap=_GAP),
+            row([self.simulate_button, self.stop_button, self.progress], gap=_GAP),
             self._status,
-            _row([self._figures, self.chart], align="flex-start"),
+            row([self._figures, self.chart], align="flex-start", gap=_GAP),
             self.panel,
-            _row([self._missed, self._wasted], align="flex-start"),
+            row([self._missed, self._wasted], align="flex-start", gap=_GAP),
             self.export,
         ]
 
@@ -225,8 +227,8 @@ class PredictorExplorer(widgets.VBox):  # type: ignore[misc]
             layout={"flex": "1 1 380px", "width": "auto"},
             style=_DESCRIBED,
         )
-        self.simulate_button = _button("Simulate", "Simulate restores with each budget", self.simulate)
-        self.stop_button = _button("Stop", "Stop simulating; what is known stays", self.stop)
+        self.simulate_button = button("Simulate", "Simulate restores with each budget", self.simulate)
+        self.stop_button = button("Stop", "Stop simulating; what is known stays", self.stop)
         self.progress = widgets.IntProgress(
             max=len(self._stalls.tasks),
             description="Restores",
@@ -295,15 +297,3 @@ class PredictorExplorer(widgets.VBox):  # type: ignore[misc]
 
     def _announce(self, text: str) -> None:
         self._status.value = styled(f'<p role="status" aria-live="polite">{escape(text)}</p>')
-
-
-def _row(children: Any, *, align: str = "center") -> widgets.HBox:
-    return widgets.HBox(
-        children, layout={"flex_flow": "row wrap", "grid_gap": "4px 20px", "align_items": align}
-    )
-
-
-def _button(text: str, tooltip: str, act: Any) -> widgets.Button:
-    button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "100px"})
-    button.on_click(lambda _: act())
-    return button

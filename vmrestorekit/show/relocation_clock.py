@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from vmrestorekit.plan import PlanError
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
-from vmrestorekit.show.relocation_controls import button, dropdown, row
+from vmrestorekit.show.controls import button, dropdown, row
 from vmrestorekit.show.sentences import KIND_NAMES
 
 __all__ = ["ClockControls", "next_event"]
@@ -46,8 +46,13 @@ class ClockControls:
             layout={"flex": "1 1 420px"},
             style={"description_width": "70px"},
         )
-        self.kind = dropdown("Go to", {"relocation starts": _START}, _START)
-        self.kind.tooltip = "A kind of event of this restore, and how often it happens"
+        self.kind = dropdown(
+            "Go to",
+            {"relocation starts": _START},
+            "A kind of event of this restore, and how often it happens",
+            width="330px",
+            label_width="60px",
+        )
         self.next_button = button("Next", "Go to the next event of this kind, and to its block", next_one)
         self.row = row([self.slider, self.kind, self.next_button])
         self.slider.observe(lambda change: slid(round(change.new * 1e9)), "value")

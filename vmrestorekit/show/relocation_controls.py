@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from vmrestorekit.plan import PRIORITIES, PlanError
+from vmrestorekit.show.controls import button, dropdown, row
 from vmrestorekit.show.relocation_choices import (
     MOST_DELAY_S,
     PRIORITY_NAMES,
@@ -18,7 +19,7 @@ from vmrestorekit.show.relocation_choices import (
     Choice,
 )
 
-__all__ = ["Controls", "button", "dropdown", "row"]
+__all__ = ["Controls"]
 
 _RUN_LENGTHS = (2, 4, 8, 16, 32, 64)
 _COMPARED = {
@@ -39,7 +40,7 @@ _TOOLTIPS = {
 
 
 class Controls(widgets.VBox):  # type: ignore[misc]
-    """Rows of controls for a `Choice`, for what it is compared with, and for what is being simulated.
+    """Controls for a `Choice`, and for what it is compared with.
 
     Parameters
     ----------
@@ -49,6 +50,11 @@ class Controls(widgets.VBox):  # type: ignore[misc]
         Names of the sequences that can be chosen.
     changed, pin, stop : callable
         Called without arguments when somebody changes something, or presses one of the buttons.
+
+    Attributes
+    ----------
+    waiting : HBox
+        To be shown elsewhere: how far a simulation is that is waited for, with the button that stops it.
     """
 
     def __init__(
@@ -73,33 +79,28 @@ class Controls(widgets.VBox):  # type: ignore[misc]
         priorities = {PRIORITY_NAMES[name]: name for name in PRIORITIES}
         lengths = {f"{length} reads": length for length in sorted({*_RUN_LENGTHS, own.run_length})}
         self.of: dict[str, Any] = {
-            "sequence": dropdown("Order", sequences, own.sequence),
-            "start": dropdown("Starts", starts, own.start),
+            "sequence": _list("Order", sequences, own.sequence),
+            "start": _list("Starts", starts, own.start),
             "delay_s": _slider("Delay, s", 0, max(MOST_DELAY_S, own.delay_s), own.delay_s),
             "load_percent": _slider("Load, %", 1, 100, own.load_percent),
-            "priorities": dropdown("Priority", priorities, own.priorities),
+            "priorities": _list("Priority", priorities, own.priorities),
             "ahead_percent": _slider("Ahead, %", 0, max(100, own.ahead_percent), own.ahead_percent),
-            "purge": dropdown("Purge", purges, own.purge),
-            "run_length": dropdown("Run", lengths, own.run_length),
+            "purge": _list("Purge", purges, own.purge),
+            "run_length": _list("Run", lengths, own.run_length),
         }
         for name, control in self.of.items():
             control.tooltip = _TOOLTIPS[name]
-        self.compare_with = dropdown("Compare with", _COMPARED, "given", wide="95px")
-        self.compare_with.tooltip = "The reference, which is shown beside this restore"
+        self.compare_with = dropdown(
+            "Compare with", _COMPARED, "The reference, which is shown beside this restore",
+            width="auto", label_width="95px", value="given",
+        )  # fmt: skip
         self.pin_button = button("Pin this one", "Keep this restore as the reference", pin)
         self.bar = widgets.IntProgress(
             max=3, description="Simulating", tooltip="Steps done of this simulation"
         )
         self.stop_button = button("Stop", "Give up this simulation, and keep what is shown", stop)
         self.waiting = widgets.HBox([self.bar, self.stop_button], layout={"display": "none"})
-        names = list(self.of)
-        super().__init__(
-            [
-                row([self.of[name] for name in names[:4]]),
-                row([self.of[name] for name in names[4:]]),
-                row([self.compare_with, self.pin_button, self.waiting]),
-            ]
-        )
+        super().__init__([row([*self.of.values(), self.compare_with, self.pin_button], gap="2px 10px")])
         self._enable()
         for control in (*self.of.values(), self.compare_with):
             control.observe(self._tell, "value")
@@ -154,29 +155,8 @@ class Controls(widgets.VBox):  # type: ignore[misc]
         self.of["run_length"].disabled = choice.purge not in ("run", "planned")
 
 
-def row(children: Any, align: str = "center") -> widgets.HBox:
-    """Return widgets beside each other, on as many lines as they need."""
-    return widgets.HBox(
-        children, layout={"flex_flow": "row wrap", "grid_gap": "4px 10px", "align_items": align}
-    )
-
-
-def button(text: str, tooltip: str, act: Callable[[], object]) -> widgets.Button:
-    """Return a button that calls a function."""
-    made = widgets.Button(description=text, tooltip=tooltip, layout={"width": "100px"})
-    made.on_click(lambda _: act())
-    return made
-
-
-def dropdown(text: str, options: dict[str, Any], value: Any, wide: str = "60px") -> widgets.Dropdown:
-    """Return a list to choose from."""
-    return widgets.Dropdown(
-        options=list(options.items()),
-        value=value,
-        description=text,
-        layout={"width": "auto"},
-        style={"description_width": wide},
-    )
+def _list(text: str, options: dict[str, Any], value: Any) -> widgets.Dropdown:
+    return dropdown(text, options, "", width="auto", label_width="60px", value=value)
 
 
 def _slider(text: str, least: int, most: int, value: int) -> widgets.IntSlider:

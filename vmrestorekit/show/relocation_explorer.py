@@ -15,6 +15,7 @@ from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.hardware import Hardware, resolve_hardware
 from vmrestorekit.restore.simulate import simulate
 from vmrestorekit.restore.timeline import Timeline
+from vmrestorekit.show.controls import row
 from vmrestorekit.show.export import Export
 from vmrestorekit.show.look import Look
 from vmrestorekit.show.relocation_charts import relocation_chart
@@ -91,6 +92,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         self.controls = Controls(own, self._orders, changed=self._ask, pin=self.pin, stop=self.stop)
         self._moment, self._time_chart = Moment(plan.blocks), TimeChart()
         self._status, self._why, self._figures = (widgets.HTML() for _ in range(3))
+        self._status.layout.flex = "1 1 400px"
         self.export = Export(
             f"relocation-{boot.vm}-{boot.boot}", self._chart, lambda: self._comparison.courses
         )
@@ -98,7 +100,7 @@ class RelocationExplorer(widgets.VBox):  # type: ignore[misc]
         self.children = [
             Look(),
             self.controls,
-            self._status,
+            row([self._status, self.controls.waiting]),
             self._why,
             self._time_chart,
             *self._make_clock(),

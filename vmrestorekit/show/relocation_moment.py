@@ -13,8 +13,9 @@ import traitlets
 from vmrestorekit.restore.timeline import IN_CACHE, IN_FLIGHT, RELOCATED, STORED, State, Timeline
 from vmrestorekit.show.block_map import MAX_COLUMNS, MAX_ROWS, block_map, blocks_per_cell, legend
 from vmrestorekit.show.clickable_map import ClickableMap
+from vmrestorekit.show.controls import row
+from vmrestorekit.show.course import BINS
 from vmrestorekit.show.relocation_block import block_history, interest
-from vmrestorekit.show.relocation_charts import BINS
 from vmrestorekit.show.relocation_picture import ROWS, Picture, legend_of_picture
 from vmrestorekit.show.theme import styled
 from vmrestorekit.show.units import clock as clock_text
@@ -84,26 +85,24 @@ class Moment(widgets.VBox):  # type: ignore[misc]
         self.histories = [
             widgets.Select(
                 description=name, tooltip=f"{name}: what happened to the block; choose an event to go there",
-                rows=6, layout={"width": "auto", "min_width": "0"}, style={"description_width": "80px"},
+                rows=5, layout={"width": "auto", "min_width": "0"}, style={"description_width": "70px"},
             )
             for name in _NAMES
         ]  # fmt: skip
         self.number = widgets.BoundedIntText(
             min=0, max=blocks - 1, description="Block", tooltip="Whose history is shown below",
-            layout={"width": "190px"}, style={"description_width": "80px"},
+            layout={"width": "180px"}, style={"description_width": "70px"},
         )  # fmt: skip
-        self._headings, self._legends = ([widgets.HTML() for _ in _NAMES] for _ in range(2))
-        self._about = widgets.HTML()
+        self._headings = [widgets.HTML() for _ in _NAMES]
+        self._legend, self._about = widgets.HTML(), widgets.HTML()
         sides = [
-            widgets.VBox([heading, history, each, key], layout={"flex": "1 1 430px", "min_width": "0"})
-            for heading, each, key, history in zip(
-                self._headings, self.maps, self._legends, self.histories, strict=True
-            )
+            widgets.VBox([heading, each], layout={"flex": "1 1 280px", "min_width": "0"})
+            for heading, each in zip(self._headings, self.maps, strict=True)
         ]
-        wrap = {"flex_flow": "row wrap", "grid_gap": "4px 24px"}
-        super().__init__(
-            [widgets.HBox([self.number, self._about], layout=wrap), widgets.HBox(sides, layout=wrap)]
+        of_block = widgets.VBox(
+            [self.number, self._about, *self.histories], layout={"flex": "1.3 1 380px", "min_width": "0"}
         )
+        super().__init__([row([*sides, of_block], align="flex-start", gap="4px 20px"), self._legend])
         widgets.link((self, "block"), (self.number, "value"))
         for each in self.maps:
             each.observe(self._clicked, "cell")
@@ -136,16 +135,15 @@ class Moment(widgets.VBox):  # type: ignore[misc]
 
     def show(self, time_ns: int) -> None:
         """Show both maps at a time."""
-        told = []
-        for name, timeline, each, heading, key in zip(
-            _NAMES, self.timelines, self.maps, self._headings, self._legends, strict=True
+        told, states = [], [timeline.state_at(time_ns=time_ns) for timeline in self.timelines]
+        for name, timeline, state, each, heading in zip(
+            _NAMES, self.timelines, states, self.maps, self._headings, strict=True
         ):
-            state = timeline.state_at(time_ns=time_ns)
             with each.hold_sync():
                 each.svg = block_map(state)
             heading.value = styled(f'<h4>{name}<span class="soft">{state.phase}</span></h4>')
-            key.value = styled(legend(state))
             told.append(f"{name}: {state.phase}, {_figures(timeline, state)}.")
+        self._legend.value = styled(legend(*states))
         self.sentence = " ".join(told)
         self._mark_event(time_ns)
 

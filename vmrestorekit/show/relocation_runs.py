@@ -12,7 +12,8 @@ import polars as pl
 
 from vmrestorekit.restore.timeline import Timeline
 from vmrestorekit.show.chart_data import classify_reads
-from vmrestorekit.show.relocation_charts import course, courses
+from vmrestorekit.show.course import course
+from vmrestorekit.show.relocation_charts import courses
 from vmrestorekit.show.relocation_choices import Choice
 from vmrestorekit.show.relocation_picture import Picture
 from vmrestorekit.show.relocation_reasons import compare_figures, reasons, what_differs

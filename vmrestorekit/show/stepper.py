@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,8 +14,12 @@ from vmrestorekit.show import figures
 from vmrestorekit.show.checks import expect_timeline
 from vmrestorekit.show.clock import STEP_OVER, Clock
 from vmrestorekit.show.column import Column
+from vmrestorekit.show.controls import button, checkbox, dropdown, row
+from vmrestorekit.show.event_list import EventList
 from vmrestorekit.show.export import Export
+from vmrestorekit.show.jump_choices import jump_choices
 from vmrestorekit.show.look import Look
+from vmrestorekit.show.run_chart import RunChart
 from vmrestorekit.show.sentences import KIND_NAMES
 from vmrestorekit.show.theme import styled
 from vmrestorekit.show.units import clock as clock_text
@@ -26,15 +29,16 @@ __all__ = ["Stepper"]
 # label -> milliseconds between two steps
 _SPEEDS = {"1 step a second": 1000, "2 steps a second": 500, "4 steps a second": 250, "8 steps a second": 125}
 _MANY_TICKS = 2**31 - 1
-_DESCRIBED = {"description_width": "70px"}
+_NARROW = "90px"
 
 
 class Stepper(widgets.VBox):  # type: ignore[misc]
     """Step through a timeline, or through two on one clock.
 
     The widget holds an index into the clock and nothing else; it never simulates. The tooltip of the place
-    tells the `start` with which a cell comes back to it. The figures of the whole run, which give away how it
-    ends, are shown when asked for.
+    tells the `start` with which a cell comes back to it. The chart shows what was so far, the table the
+    events around; a click or an arrow key in either chooses an event. The whole run, which gives away how it
+    ends, is shown when asked for.
 
     Parameters
     ----------
@@ -72,17 +76,21 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._figures = widgets.HTML()
         self._whole_run = widgets.HTML(figures.of_the_whole_run(timelines))
         self._remark = ""
+        self.chart = RunChart(timelines, self._choose_time)
+        self.events = EventList(self.clock, timelines, self._choose_event)
         self.export = Export("restore", self._chart, self._events)
         super().__init__(index=start, layout={"width": f"{width}px" if isinstance(width, int) else width})
         self.children = [
             Look(),
-            _row(self._make_playing(), gap="4px 8px"),
-            _row(self._make_going(), gap="4px 8px"),
-            _row(self.columns, gap="8px 20px", align="stretch"),
-            _row([self._figures, self._make_ending()], gap="8px 28px", align="stretch"),
+            row(self._make_playing()),
+            row(self._make_going()),
+            row(self.columns, gap="8px 20px", align="stretch"),
+            self.chart,
+            row([self._figures, self.events, self._whole_run], gap="8px 28px", align="stretch"),
             self.export,
         ]
         self.observe(self._show, "index")
+        self.step_over.observe(lambda _: self._list_events(), "value")
         self._show()
 
     # --- what a program or a test can do without looking ------------------------------------------------
@@ -163,12 +171,13 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
 
     def _make_playing(self) -> list[widgets.Widget]:
         """Make what steps: by hand, or by itself."""
-        self.back_button = _button("Back", "Go to the event before", self.back)
-        self.step_button = _button("Step", "Go to the next event", self.step)
-        self.step_over = _dropdown("Step to", STEP_OVER, "Which events Step, Back and Play go to")
-        self.speed = _dropdown("Speed", _SPEEDS, "How fast Play steps", value=500)
-        layout = {"width": "90px"}
-        self.play_button = widgets.ToggleButton(tooltip="Step by itself, or pause", layout=layout)
+        self.back_button = button("Back", "Go to the event before", self.back, width=_NARROW)
+        self.step_button = button("Step", "Go to the next event", self.step, width=_NARROW)
+        self.step_over = dropdown(
+            "Step to", STEP_OVER, "Which events Step, Back and Play go to, and the table lists", width="auto"
+        )
+        self.speed = dropdown("Speed", _SPEEDS, "How fast Play steps", width="auto", value=500)
+        self.play_button = widgets.ToggleButton(tooltip="Step by itself, or pause", layout={"width": _NARROW})
         # the browser's clock: its value counts ticks; its own buttons bear no text and stay hidden
         self._ticker = widgets.Play(max=_MANY_TICKS, layout={"display": "none"})
         self._ticker.observe(self._tick, "value")
@@ -179,24 +188,20 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             (self.play_button, "description"),
             lambda playing: "Pause" if playing else "Play",
         )
-        return [
-            self.play_button,
-            self._ticker,
-            self.back_button,
-            self.step_button,
-            self.step_over,
-            self.speed,
-        ]
+        stepping = [self.back_button, self.step_button, self.step_over, self.speed]
+        return [self.play_button, self._ticker, *stepping, self._make_ending()]
 
     def _make_going(self) -> list[widgets.Widget]:
         """Make what goes further: to a kind of event, or anywhere."""
-        kinds = {f"{KIND_NAMES[kind]} ({count:,})": kind for kind, count in self.clock.counts().items()}
+        kinds = jump_choices(self.clock.counts())
         first = "boot_done" if "boot_done" in kinds.values() else next(iter(kinds.values()))
-        self.kind = _dropdown("Jump to", kinds, "A kind of event, and how often it happens", value=first)
-        self.kind.layout.width = "330px"
-        self.jump_button = _button(
-            "Jump", "Go to the next event of this kind", lambda: self.jump(self.kind.value)
+        told = "A kind of event with its operation, and how often it happens"
+        self.kind = dropdown("Jump to", kinds, told, width="330px", value=first)
+        self.jump_button = button(
+            "Jump", "Go to the next event of this kind", lambda: self.jump(self.kind.value), width=_NARROW
         )
+        self.every_kind = checkbox("all kinds", "Offer every kind of event to jump to, not only a few")
+        self.every_kind.observe(self._offer_kinds, "value")
         self.slider = widgets.IntSlider(
             min=-1,
             max=len(self.clock) - 1,
@@ -204,16 +209,23 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             tooltip="Go to an event by its place in the order of time",
             readout=False,  # the place beside it says more
             layout={"flex": "1 1 300px"},
-            style=_DESCRIBED,
+            style={"description_width": "70px"},
         )
         widgets.link((self, "index"), (self.slider, "value"))
         self._place = widgets.HTML()
-        return [self.kind, self.jump_button, self.slider, self._place]
+        return [self.kind, self.jump_button, self.every_kind, self.slider, self._place]
 
-    def _make_ending(self) -> widgets.VBox:
-        """Make what shows the figures of the whole run, and hides them."""
+    def _offer_kinds(self, _: Any = None) -> None:
+        kinds = jump_choices(self.clock.counts(), every_kind=self.every_kind.value)
+        chosen = self.kind.value
+        self.kind.options = list(kinds.items())
+        self.kind.value = chosen if chosen in kinds.values() else next(iter(kinds.values()))
+
+    def _make_ending(self) -> widgets.ToggleButton:
+        """Make what shows the whole run in chart and figures, and hides it."""
         self.whole_run_button = widgets.ToggleButton(
-            tooltip="Figures of the whole run: they give away how it ends", layout={"width": "190px"}
+            tooltip="Chart and figures of the whole run: they give away how it ends",
+            layout={"width": "190px"},
         )
         widgets.dlink(
             (self.whole_run_button, "value"),
@@ -225,7 +237,8 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             (self._whole_run.layout, "display"),
             lambda shown: "" if shown else "none",
         )
-        return widgets.VBox([self.whole_run_button, self._whole_run])
+        widgets.dlink((self.whole_run_button, "value"), (self.chart, "whole"))
+        return self.whole_run_button
 
     def _chart(self) -> Any:
         """Return what is saved as a picture: where reads were served, or two runs side by side."""
@@ -246,6 +259,19 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     def _tick(self, change: Any) -> None:
         if self.playing and not self.step():
             self.pause()
+
+    # --- what a person chooses in the chart or in the table ----------------------------------------------
+
+    def _choose_time(self, time_ns: int) -> None:
+        """Go to the last event not after a time, but always on or back if there is an event there."""
+        target = self.clock.index_at(time_ns)
+        if target == self.index and time_ns > self.time_ns and target + 1 < len(self.clock):
+            target += 1  # nothing happens up to there
+        self.index = target
+        self.chart.show(self.time_ns)
+
+    def _choose_event(self, index: int) -> None:
+        self.index = index
 
     # --- showing ----------------------------------------------------------------------------------------
 
@@ -275,6 +301,11 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             for number, column in enumerate(self.columns)
         ]
         self._figures.value = figures.at_this_instant(self.timelines, states)
+        self.chart.show(self.time_ns)
+        self._list_events()
+
+    def _list_events(self) -> None:
+        self.events.show(self.index, self.step_over.value)
 
     def _tell_place(self, remark: str = "") -> None:
         place = (
@@ -282,24 +313,3 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
             f"event {self.index + 1:,} of {len(self.clock):,} · {clock_text(self.time_ns)}</span>"
         )
         self._place.value = styled(f'<span class="soft">{place}</span> {remark}')
-
-
-def _row(children: Any, *, gap: str, align: str = "center") -> widgets.HBox:
-    return widgets.HBox(children, layout={"flex_flow": "row wrap", "grid_gap": gap, "align_items": align})
-
-
-def _button(text: str, tooltip: str, act: Callable[[], object]) -> widgets.Button:
-    button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "90px"})
-    button.on_click(lambda _: act())
-    return button
-
-
-def _dropdown(text: str, options: dict[str, Any], tooltip: str, **value: Any) -> widgets.Dropdown:
-    return widgets.Dropdown(
-        options=list(options.items()),
-        description=text,
-        tooltip=tooltip,
-        layout={"width": "auto"},
-        style=_DESCRIBED,
-        **value,
-    )

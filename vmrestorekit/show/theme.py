@@ -8,6 +8,7 @@ so that light and dark themes are both readable.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 __all__ = ["BLOCK_STATES", "SOURCES", "STYLE", "Sign", "mode_name", "styled"]
 
@@ -77,44 +78,8 @@ MODE_NAMES = {
     "live_mount": "Live mount",
 }
 
-# one style sheet for everything inside a widget of this room; a widget carries it once
-STYLE = """<style>
-.vmrk {
-  --vmrk-ink: var(--jp-ui-font-color1, #212121);
-  --vmrk-soft: var(--jp-ui-font-color2, #5f5f5f);
-  --vmrk-line: var(--jp-border-color1, #bdbdbd);
-  --vmrk-flow: var(--jp-brand-color1, #0072B2);
-  --vmrk-message: #D55E00;
-  --vmrk-paper: var(--jp-layout-color1, #ffffff);
-  --vmrk-panel: var(--jp-layout-color2, #f2f2f2);
-  color: var(--vmrk-ink); font-family: var(--jp-ui-font-family, system-ui, sans-serif);
-  font-size: 13px; line-height: 1.45;
-}
-.vmrk svg { display: block; width: 100%; height: auto; }
-.vmrk svg text { font-family: inherit; font-size: 10.5px; fill: var(--vmrk-ink); }
-.vmrk svg text.letter { font-size: 8px; font-weight: 600; text-anchor: middle; }
-.vmrk svg text.title { font-size: 10.5px; font-weight: 700; }
-.vmrk .soft, .vmrk svg text.soft { color: var(--vmrk-soft); fill: var(--vmrk-soft); }
-.vmrk h4 { margin: 4px 0 2px; font-size: 15px; font-weight: 600; white-space: nowrap; }
-.vmrk h4 .soft { font-weight: 400; font-size: 13px; margin-left: 6px; }
-.vmrk h4 .now { font-weight: 400; font-size: 13px; margin-left: 8px; color: var(--vmrk-flow); }
-.vmrk p[role=status] {
-  margin: 4px 0; padding: 7px 12px; min-height: 4.4em; box-sizing: border-box;
-  border-left: 4px solid var(--vmrk-flow); background: var(--vmrk-panel); font-size: 14px;
-}
-.vmrk p[role=status] b { font-variant-numeric: tabular-nums; margin-right: 2px; }
-.vmrk table { border-collapse: collapse; margin: 4px 0; font-size: 12.5px; }
-.vmrk caption { text-align: left; font-weight: 600; padding: 4px 0; }
-.vmrk th, .vmrk td { padding: 2px 10px 2px 0; text-align: right; border-bottom: 1px solid var(--vmrk-line);
-  font-variant-numeric: tabular-nums; font-weight: 400; }
-.vmrk thead th { font-weight: 600; }
-.vmrk tbody th, .vmrk thead th:first-child { text-align: left; }
-.vmrk ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 4px 0;
-  padding: 0; font-size: 12px; }
-.vmrk ul.legend li { display: inline-flex; align-items: center; gap: 5px; margin: 0; padding: 0; }
-.vmrk ul.legend svg { width: 15px; height: 15px; flex: none; }
-.vmrk ul.legend b { font-variant-numeric: tabular-nums; }
-</style>"""
+# for pages that are no widget; widgets bring the same sheet as a `vmrestorekit.show.look.Look`
+STYLE = f"<style>\n{Path(__file__).with_name('look.css').read_text(encoding='utf-8')}</style>"
 
 
 def mode_name(mode: str) -> str:
