@@ -6,7 +6,9 @@ A source is a notebook as text, in Jupytext's percent format (`tools/course/NN_n
     # END SOLUTION
 
 is a solution; a student gets ``slots = ...`` in its stead. A line ``# NBVAL_CHECK_OUTPUT`` becomes a tag of
-its cell, and the code of a cell with the tag "plumbing" is hidden. Run from the repository's root:
+its cell, and the code of a cell with the tag "plumbing" is hidden. What is shown behind the guess is folded
+up until its cell is run: nbval compares it, and nobody reads the answer on opening. Run from the repository's
+root:
 
     python tools/make_notebooks.py                    # make all notebooks anew, and run them
     python tools/make_notebooks.py 03_the_read_cache  # only some
@@ -31,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tools" / "course"
 NOTEBOOKS = ROOT / "notebooks"
 SECONDS_PER_CELL = 240
+NOTHING = " \n"  # tests/nbval.cfg takes it away before it compares
 
 _SOLUTION = re.compile(
     r"^(?P<indent>[ \t]*)# BEGIN SOLUTION (?P<stub>[^\n]+)\n(?P<solution>.*?)^[ \t]*# END SOLUTION\n?",
@@ -76,6 +79,7 @@ def notebook(path: Path, *, solved: bool = False) -> Any:
         If the marks of a solution are not in order; says where.
     """
     made = jupytext.read(path, fmt="py:percent")
+    guessed = False
     for number, cell in enumerate(made.cells):
         if cell.cell_type == "code":
             try:
@@ -83,6 +87,10 @@ def notebook(path: Path, *, solved: bool = False) -> Any:
             except ValueError as error:
                 raise ValueError(f"{path.name}, cell {number + 1}: {error}") from error
             _tag(cell)
+            asks = "GuessForm(" in cell.source
+            if guessed and not asks and not solved:  # JupyterLab unfolds what a cell shows when it is run
+                cell.metadata["jupyter"] = cell.metadata.get("jupyter", {}) | {"outputs_hidden": True}
+            guessed = guessed or asks
         cell.id = f"cell-{number:02d}"  # random ones would make every difference a large one
     made.metadata = nbformat.from_dict(_METADATA)
     return made
@@ -133,7 +141,16 @@ def for_opening(made: Any) -> Any:
         for output in cell.outputs:
             if _WIDGET in output.get("data", {}):
                 output["data"]["text/plain"] = "Run this cell: the widget appears then."
+            if cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+                _hide_first_line(output)
     return made
+
+
+def _hide_first_line(output: Any) -> None:
+    """Begin with an empty line: JupyterLab shows the first one of what is folded up."""
+    shown, kind = (output, "text") if "text" in output else (output.get("data", {}), "text/html")
+    if kind in shown and not shown[kind].startswith(NOTHING):
+        shown[kind] = NOTHING + shown[kind]
 
 
 def write(made: Any, path: Path) -> None:

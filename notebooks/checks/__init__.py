@@ -9,7 +9,13 @@ from __future__ import annotations
 import dataclasses
 import html
 
+import polars as pl
+
 __all__ = ["Verdict", "hint", "right", "your_turn"]
+
+# tables in the notebooks: a reader is after the numbers, not the shape and the types of the columns
+pl.Config.set_tbl_hide_dataframe_shape(True)
+pl.Config.set_tbl_hide_column_data_types(True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,8 +59,8 @@ def check_size(gib: Any, seed: int = 1) -> Verdict:
         return hint(f"The data disk has 1 to {_MOST_GIB} GiB here; think of what is copied in a second.")
     instant, full = _seconds(seed, gib, "instant_restore"), _seconds(seed, gib, "full_restore")
     told = (
-        f"With {gib} GiB more the instant restore serves after {instant:.0f} s, "
-        f"the full one after {full:.0f} s"
+        f"With {gib} GiB more the instant restore serves after {instant:.1f} s, "
+        f"the full one after {full:.1f} s"
     )
     if instant >= full:
         return hint(f"{told}: the full one is first. How much does it copy in a second?")

@@ -46,8 +46,8 @@ def check_increments(megabytes: Any, seed: int = 1) -> Verdict:
     if abs(megabytes - answer) <= _CLOSE_MB:
         changed = int(np.count_nonzero(layout.chunk >= full_chunks)) * mb
         return right(
-            f"{answer:.1f} of the {blocks.size * mb:.1f} MB that the boot reads lie in {length} incremental "
-            f"copies, which hold {changed:.1f} MB in all. What a server changes it often reads again."
+            f"{answer:.1f} of the {blocks.size * mb:.1f} MB that the boot reads lie in incremental copies. "
+            f"These ({length}) hold {changed:.1f} MB in all. What a server changes it often reads again."
         )
     for wrong, why in {
         (blocks.size - in_increments)

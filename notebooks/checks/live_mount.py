@@ -18,23 +18,15 @@ from vmrestorekit.plan import LaunchRule
 from vmrestorekit.predict.profiles import SelectedFiles, first_set
 from vmrestorekit.traces.manifest import MANIFEST_BLOCK_BYTES
 
-__all__ = ["SERVICE_SECONDS", "SIZES", "Case", "check_bytes", "check_expiry", "draw"]
+__all__ = ["SIZES", "Case", "check_bytes", "check_expiry", "draw"]
 
 SIZES = (64 << 10, 1 << 20)
-SERVICE_SECONDS = 30
 _SECOND = 1_000_000_000
 _KIB, _MIB = 1 << 10, 1 << 20
-# a client kept these busy for a minute after the boot
-_MACHINES = (
-    "bookworm-files",
-    "bookworm-node",
-    "bookworm-web",
-    "bullseye-db",
-    "bullseye-mail",
-    "trixie-cache",
-    "trixie-dns",
-)
-_DEVICES = ("disk_library", "object_storage", "flash")
+# a client kept these busy after the boot, and these media are slow enough that requests take a while
+_MACHINES = ("bookworm-files", "bookworm-node", "bookworm-web", "bullseye-db")
+_DEVICES = ("disk_library", "object_storage")
+_SERVICE_SECONDS = range(5, 61)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,37 +40,46 @@ class Case:
     plan : RestorePlan
         Of a live mount that expires after an hour.
     hardware : str
+    service_seconds : int
+        For how long the machine is to serve after its boot.
     """
 
     boot: vr.Boot
     path: str
     plan: vr.RestorePlan
     hardware: str
+    service_seconds: int
 
     def __repr__(self) -> str:
         launch = self.plan.launch.head_start_ns // _SECOND
         return (
             f"{self.boot.vm}, {self.boot.boot}. The file: {self.path}. The mount: from "
-            f"{self.hardware.replace('_', ' ')}, launch {launch} s after the request."
+            f"{self.hardware.replace('_', ' ')}, launch {launch} s after the request. Once booted, "
+            f"the machine is to serve for {self.service_seconds} s."
         )
 
 
 def draw(corpus: vr.Corpus, seed: int) -> Case:
-    """Draw a machine, one of its files, and a mount."""
+    """Draw a machine, one of its files, and a mount with a request under way when the service is over."""
     drawn = random.Random(f"live mount {seed}")
-    boot = corpus[drawn.choice(_MACHINES)].boot("boot-1")
-    paths = _fitting_files(boot)
-    path = drawn.choice(paths)
-    plan = vr.RestorePlan(
-        boot.disk_bytes,
-        mode="live_mount",
-        # O3: the user's selected files are the profile
-        first_set=first_set([SelectedFiles(("/boot/*", "/etc/*"))], boot.manifests),
-        launch=LaunchRule("head_start", head_start_ns=drawn.randint(2, 8) * _SECOND),
-        expiry_ns=3600 * _SECOND,
-        warning_ns=10 * _SECOND,
-    )
-    return Case(boot, path, plan, drawn.choice(_DEVICES))
+    mounts = [(machine, device) for machine in _MACHINES for device in _DEVICES]
+    for machine, device in drawn.sample(mounts, len(mounts)):
+        boot = corpus[machine].boot("boot-1")
+        plan = vr.RestorePlan(
+            boot.disk_bytes,
+            mode="live_mount",
+            # O3: the user's selected files are the profile
+            first_set=first_set([SelectedFiles(("/boot/*", "/etc/*"))], boot.manifests),
+            launch=LaunchRule("head_start", head_start_ns=drawn.randint(2, 8) * _SECOND),
+            expiry_ns=3600 * _SECOND,
+            warning_ns=10 * _SECOND,
+        )
+        case = Case(boot, drawn.choice(_fitting_files(boot)), plan, device, service_seconds=0)
+        booted = -(-int(_run(case, 3600)["time_to_ready_ns"]) // _SECOND)
+        for seconds in drawn.sample(_SERVICE_SECONDS, len(_SERVICE_SECONDS)):
+            if _run(case, booted + seconds)["cut_off"]:
+                return dataclasses.replace(case, service_seconds=seconds)
+    raise RuntimeError(f"expected a mount with a request under way for seed {seed}, found none")
 
 
 def _fitting_files(boot: vr.Boot) -> list[str]:
@@ -174,9 +175,9 @@ def _run(case: Case, seconds: int) -> dict[str, Any]:
     return vr.simulate(case.boot, plan, case.hardware, detail="summary").summary()
 
 
-def _fits(figures: Mapping[str, Any], seconds: int) -> bool:
+def _fits(case: Case, figures: Mapping[str, Any], seconds: int) -> bool:
     ready = figures["time_to_ready_ns"]
-    served = ready is not None and seconds * _SECOND - ready >= SERVICE_SECONDS * _SECOND
+    served = ready is not None and seconds * _SECOND - ready >= case.service_seconds * _SECOND
     return served and figures["cut_off"] == 0
 
 
@@ -184,14 +185,14 @@ def _fits(figures: Mapping[str, Any], seconds: int) -> bool:
 def _shortest(case: Case) -> tuple[int, int]:
     """Return the shortest expiry in whole seconds, and the nanosecond at which the boot is done."""
     ready = int(_run(case, 3600)["time_to_ready_ns"])
-    seconds = -(-ready // _SECOND) + SERVICE_SECONDS
-    while not _fits(_run(case, seconds), seconds):
+    seconds = -(-ready // _SECOND) + case.service_seconds
+    while not _fits(case, _run(case, seconds), seconds):
         seconds += 1
     return seconds, ready
 
 
 def check_expiry(answer: Any, case: Case) -> Verdict:
-    """Check the shortest expiry with which the boot is done, and 30 s of service are not cut off."""
+    """Check the shortest expiry with which the boot is done, and the service is not cut off."""
     if answer is None or answer is ...:
         return your_turn(f"After how many whole seconds may the mount expire? {case!r}")
     seconds = _whole(answer)
@@ -206,18 +207,21 @@ def check_expiry(answer: Any, case: Case) -> Verdict:
         local = int(_run(case, 3600)["local_boot_ns"]) / _SECOND
         return right(
             f"Launch after {case.plan.launch.head_start_ns / _SECOND:g} s, boot done at "
-            f"{ready / _SECOND:.1f} s (from a local disk it takes {local:.1f} s), then {SERVICE_SECONDS} s "
-            f"of service. Nothing was under way at {seconds} s that the expiry cut off. Its clock runs "
-            "from the request for the mount, not from the boot."
+            f"{ready / _SECOND:.1f} s (from a local disk it takes {local:.1f} s), then at "
+            f"least {case.service_seconds} s of service. At {seconds} s nothing was under way that the "
+            "expiry cut off; a little earlier something was. The clock runs from the request for the mount."
         )
     figures = _run(case, seconds)
     if figures["time_to_ready_ns"] is None:
         return hint(f"After {seconds} s the machine is still booting: there is no time_to_ready_ns.")
-    if seconds * _SECOND - ready < SERVICE_SECONDS * _SECOND:
+    if seconds * _SECOND - ready < case.service_seconds * _SECOND:
         return hint(
-            f"The boot is done, but after {seconds} s there were less than {SERVICE_SECONDS} s of service. "
-            "Mind that everything counts from the request for the mount, not from the launch."
+            f"The boot is done, but after {seconds} s there were less than {case.service_seconds} s of "
+            "service. Mind that everything counts from the request for the mount, not from the launch."
         )
     if figures["cut_off"]:
-        return hint(f"At {seconds} s requests were under way: {figures['cut_off']} cut off.")
+        return hint(
+            f"The time is long enough. But at {seconds} s the machine was waiting for an "
+            f"answer. Requests that were cut off: {figures['cut_off']}."
+        )
     return hint(f"{seconds} s are enough, but it goes shorter.")

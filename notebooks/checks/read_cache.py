@@ -132,7 +132,8 @@ def check_misses(answer: Any, puzzle: Puzzle) -> Verdict:
     distinct = len(set(puzzle.accesses))
     for name, number in counted.items():
         if number is None:
-            return hint(f"{name}: expected a whole number, got {answer[name]!r}.")
+            got = "none yet" if answer[name] is ... else f"got {answer[name]!r}"
+            return hint(f"{name}: expected a whole number, {got}.")
         if number == puzzle.misses(name):
             continue
         if number == len(puzzle.accesses) - puzzle.misses(name):

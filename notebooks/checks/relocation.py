@@ -115,7 +115,7 @@ def start(answer: object, seed: int) -> Verdict:
         return hint(f"Before {wanted.earliest_s} s the destination is busy: a later start is asked for.")
     stall, released = _outcome(wanted.boot, wanted.plan, answer)
     told = (
-        f"With {answer:g} s the stall is {stall:.1f} s, and the backup copy is free after {released:.1f} s."
+        f"With {answer:g} s the stall is {stall:.2f} s, and the backup copy is free after {released:.1f} s."
     )
     if stall >= wanted.stall_s:
         return hint(

@@ -54,7 +54,11 @@ def right_expiry(case: live_mount.Case) -> int:
     for seconds in range(case.plan.launch.head_start_ns // SECOND + 1, 1000):
         run = figures(case, seconds)
         ready = run["time_to_ready_ns"]
-        if ready is not None and seconds * SECOND >= ready + 30 * SECOND and not run["cut_off"]:
+        if (
+            ready is not None
+            and seconds * SECOND >= ready + case.service_seconds * SECOND
+            and not run["cut_off"]
+        ):
             return seconds
     raise AssertionError("never")
 
@@ -129,6 +133,18 @@ def test_shortest_expiry(case: live_mount.Case) -> None:
         assert verdict.is_right is False
         assert said in verdict.text, (answer, verdict)
         assert str(right) not in verdict.text.replace(str(answer), "").split()
+
+
+def test_every_seed_meets_a_request_under_way(corpus: Corpus) -> None:
+    for seed in range(8):
+        case = live_mount.draw(corpus, seed)
+        ready = figures(case, 3600)["time_to_ready_ns"]
+        assert ready is not None
+        booted_and_served = -(-int(ready) // SECOND) + case.service_seconds
+        assert figures(case, booted_and_served)["cut_off"]
+        verdict = live_mount.check_expiry(booted_and_served, case)
+        assert verdict.is_right is False
+        assert "cut off" in verdict.text
 
 
 # --- all --------------------------------------------------------------------------------------------------

@@ -210,6 +210,36 @@ def test_marks_of_tools_become_tags(tmp_path: Path) -> None:
     assert plain.metadata == {}
 
 
+def test_what_is_shown_behind_the_guess_is_folded_up_for_students(tmp_path: Path) -> None:
+    text = '# %%\n1\n\n# %%\nguess = GuessForm()\n\n# %% tags=["plumbing"]\n2\n\n# %%\n3\n'
+    before, guess, hidden, plain = made_from(text, tmp_path).cells
+    assert (before.metadata, guess.metadata) == ({}, {})
+    assert hidden.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
+    assert plain.metadata == {"jupyter": {"outputs_hidden": True}}
+    for_teacher = make.notebook(tmp_path / "00_made.py", solved=True)
+    assert for_teacher.cells[-1].metadata == {}
+
+
+@of_each(NOTEBOOKS)
+def test_what_is_shown_behind_the_guess_is_folded_up(path: Path) -> None:
+    code = [cell for cell in there_is(path).cells if cell.cell_type == "code"]
+    asks = next(number for number, cell in enumerate(code) if "GuessForm(" in cell.source)
+    for cell in code[asks + 1 :]:
+        if "GuessForm(" not in cell.source:
+            assert cell.metadata.get("jupyter", {}).get("outputs_hidden"), cell.id
+
+
+def test_the_first_line_of_what_is_folded_up_says_nothing(tmp_path: Path) -> None:
+    text = "# %%\nGuessForm = list\nprint(6)\n\n# %%\nprint(7)\n"
+    made = make.for_opening(
+        make.run(made_from(text.replace("= list", "= list\nGuessForm()"), tmp_path), tmp_path)
+    )
+    before, behind = made.cells
+    assert before.outputs[0]["text"] == "6\n"
+    assert behind.outputs[0]["text"] == " \n7\n"
+    assert make.for_opening(made).cells[1].outputs[0]["text"] == " \n7\n"
+
+
 def test_what_is_told_and_what_is_alive_is_not_saved(tmp_path: Path) -> None:
     text = (
         "# %%\nimport ipywidgets\nipywidgets.IntSlider()\n\n# %%\nclass Form:\n"

@@ -11,7 +11,7 @@
 #
 # **Can a machine run from a disk that is not there yet?**
 #
-# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then, and stop when the notebook's kernel stops. Begin here.*
+# *Run the cells one by one with <kbd>Shift</kbd>+<kbd>Enter</kbd>; widgets appear only then, and stop when the notebook's kernel stops. Results are folded up (•••) until their cell is run. Begin here.*
 
 # %%
 from checks import environment
@@ -85,7 +85,7 @@ stored = sum(int((manifest.blocks["content"] != 0).sum()) for manifest in boot.m
 guesses.tell(share=round(100 * read / stored), order="what the machine reads first")
 
 # %% [markdown]
-# So most of the disk can wait. The art is to know which part cannot.
+# That is 68 MiB, in pieces of 4 KiB. (In blocks of 64 KiB, which a restore fetches whole, it is 80 MiB.) So most of the disk can wait. The art is to know which part cannot.
 #
 # ## How exercises work
 #

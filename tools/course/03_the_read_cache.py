@@ -249,8 +249,8 @@ guesses.tell(
 SEED = 1
 
 # %% [markdown]
-# **1 · How large?** Find the smallest number of blocks of 64 KiB with which an LRU cache keeps the miss ratio of your machine's boot, nothing staged.
-# `vr.miss_ratio_curve(machine.boot.trace)` has a row for each size; its `miss_ratio` is a share of 1.
+# **1 · How large?** Below you get a machine and a miss ratio. How many blocks of 64 KiB must an LRU cache hold at least, so that the boot misses no more than that? Nothing is staged.
+# `vr.miss_ratio_curve(machine.boot.trace)` has a row for each size; its `miss_ratio` is a share of 1, not of 100.
 
 # %%
 machine = read_cache.draw_machine(corpus, SEED)

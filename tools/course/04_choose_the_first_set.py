@@ -27,7 +27,7 @@ warmup()  # compile the engine now, so that nobody waits for it later
 # %% [markdown]
 # ## Your guess
 #
-# The server stores about 400 MB. The kernel and the initial RAM disk, which starts the system, are 28 MB of that; the boot reads all of them. Libraries, parts of programs that many programs share, are 60 MB; the boot reads
+# It is the web server of notebook 00. It stores 391 MB (of 10⁶ bytes; 373 MiB), of which its boot reads 84 MB in blocks of 64 KiB. The kernel and the initial RAM disk, which starts the system, are 28 MB of what it stores; the boot reads all of them. Libraries, parts of programs that many programs share, are 60 MB; the boot reads
 # half of these.
 
 # %%

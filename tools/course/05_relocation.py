@@ -137,7 +137,8 @@ pl.DataFrame(rows)
 
 # %% [markdown]
 # A run may be made of *anybody's* reads. If the relocation sequence has, at its end, the blocks of the boot in the order in which the boot reads them, then the booting VM's own reads look like the relocation. They are purged once sent; the
-# relocation has not come to them, and the next read of the same block is a miss. The order *what the boot needs last*, with the launch, and four ways to purge. The last two columns say what the VM's reads waited for, added up (`vr.waits`): the backup device, or the network, behind others.
+# relocation has not come to them, and the next read of the same block is a miss. The order *what the boot needs last*, with the launch, and four ways to purge. Two columns say what the VM's reads waited for, added up (`vr.waits`): the backup device, or the network, behind others. (They do not add up to the stall:
+# two reads that wait at once count twice, and shorter waits are left out, as those for a turn at the device.) *Evicted*: dropped from the full cache to make room.
 
 
 # %% tags=["plumbing"]
@@ -151,6 +152,7 @@ def purging(words, **choice):
         "stall (s)": round(figures["stall_ns"] / 1e9, 1),
         "backup device (s)": round(waits["device_ns"].sum() / 1e9, 1),
         "network (s)": round(waits["link_queue_ns"].sum() / 1e9, 1),
+        "evicted (MiB)": round(figures["evicted_bytes"] / 2**20),
     }
 
 
@@ -168,7 +170,7 @@ pl.DataFrame(
 #
 # - **Inferred**: the VM's blocks are purged too early, and the VM waits for the **backup device**, which fetches them again. A longer run does not help here: the *whole* sequence's end looks like the VM.
 # - **Indicated**: nothing is purged before it is on the destination, and nothing is fetched again. What is left, about 3 s, is waiting on the **network**: behind the relocation, which copies everything else first.
-# - **Never**: the cache of 256 MiB fills up, and 518 MiB are **evicted** from it. The cache does not know who will not be missed, so that the VM waits for both.
+# - **Never**: the cache of 256 MiB fills up, and blocks are **evicted**. The cache does not know who will not be missed, so that the VM waits for both.
 #
 # ### Exercise 1: which blocks go?
 #

@@ -335,7 +335,7 @@ read = {size: (mine // (size // 4096)).n_unique() * size for size in (64 * KIB, 
 live_mount.check_bytes(read, case)
 
 # %% [markdown]
-# **2 · When may it expire?** Find the shortest expiry, in whole seconds from the request, with which the boot is done, the machine then serves for 30 s, and the expiry cuts off no
+# **2 · When may it expire?** Find the shortest expiry, in whole seconds from the request, with which the boot is done, the machine then serves as long as it is to (`case.service_seconds`), and the expiry cuts off no
 # request. `ends(seconds)` runs your mount with an expiry: `time_to_ready_ns` is when the boot was done (in nanoseconds from the request, None if it never was), and `cut_off` counts
 # the requests that were cut off.
 
@@ -352,7 +352,7 @@ ends(10)
 # %%
 # BEGIN SOLUTION expiry = ...
 ready = ends(3600)["time_to_ready_ns"]
-expiry = -(-(ready + 30 * SECOND) // SECOND)  # rounded up
+expiry = -(-ready // SECOND) + case.service_seconds  # rounded up
 while ends(expiry)["cut_off"]:
     expiry += 1
 # END SOLUTION

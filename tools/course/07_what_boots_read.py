@@ -155,7 +155,7 @@ medians.sort("compared_with")
 # Do machines of one golden image really share less content than others of their release? Not by nature: in two thirds of these pairs one of the two had all its packages upgraded (names that
 # end in *-a*), and the other had not. The remaining pairs share about nine tenths.
 #
-# An address in common is the weakest of the three: it says that both read the same place of their disks, not that the same thing lies there. (See the second exercise.)
+# An address in common is the weakest of the three: it says that both read the same place of their disks, not that the same thing lies there. (See *Try it yourself*, 2.)
 #
 # ## When does a boot read what?
 #
