@@ -17,7 +17,8 @@ PACKAGES=(
     xfsprogs btrfs-progs lvm2
     binutils systemd             # others that tell what programs need, and which units are enabled
     chromium fonts-dejavu-core   # the browser test
-    fio                          # carries out exported traces
+    fio                          # carries out exported traces, reads from the media agent
+    fuse3                        # shows a backup's disks as files
 )
 
 # Print a source entry for $2-backports, made from the machine's own entry for suite $2: FORMAT, then the entry.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vmrestorekit.cli.lab_restore import register as register_restore
+from vmrestorekit.cli.lab_serve import register as register_serve
 from vmrestorekit.cli.shared import JsonOption, print_table
 
 lab_app = typer.Typer(help="Real virtual machines: build guests, record boots.", no_args_is_help=True)
@@ -104,3 +106,7 @@ def lab_corpus(
         as_json,
     )
     raise typer.Exit(1 if any(each.problem for each in outcomes) else 0)
+
+
+register_serve(lab_app)
+register_restore(lab_app)

@@ -17,10 +17,12 @@ STRUCTURED_REPLY_MAGIC = 0x668E33EF
 HANDSHAKE_FLAGS = 0b11  # fixed newstyle, no zeroes
 CLIENT_FIXED_NEWSTYLE, CLIENT_NO_ZEROES = 0b01, 0b10
 
-MAX_REQUEST_BYTES = 32 << 20
 MAX_OPTION_BYTES = 64 << 10
 PREFERRED_BLOCK_BYTES = 4096
 BASE_ALLOCATION = "base:allocation"
+CONTEXT = 1  # the id we give to base:allocation, the only context there is
+MAX_EXTENTS = 8192  # in one answer; a client asks on from where it ends
+MAX_EXTENTS_BYTES = 8 * MAX_EXTENTS
 
 GREETING = struct.Struct(">QQH")
 OPTION = struct.Struct(">QII")
@@ -175,14 +177,16 @@ def parse_context_request(data: bytes) -> tuple[str, list[str]]:
 def pack_extents(context: int, extents: Iterable[tuple[int, bool]], *, one: bool) -> bytes:
     """Return the payload of a block status chunk from ``(length, zero)`` pairs; equal neighbours are merged.
 
-    With ``one`` only the first is described, as a client may ask.
+    With ``one`` only the first is described, as a client may ask; else `MAX_EXTENTS` at most.
     """
+    most = 1 if one else MAX_EXTENTS
     merged: list[tuple[int, bool]] = []
     for length, zero in extents:
         if merged and merged[-1][1] == zero:
             merged[-1] = (merged[-1][0] + length, zero)
+        elif len(merged) == most:
+            break
         else:
             merged.append((length, zero))
-    chosen = merged[:1] if one else merged
-    words = b"".join(U32.pack(length) + U32.pack(STATUS_HOLE_ZERO if zero else 0) for length, zero in chosen)
+    words = b"".join(U32.pack(length) + U32.pack(STATUS_HOLE_ZERO if zero else 0) for length, zero in merged)
     return U32.pack(context) + words

@@ -1,4 +1,4 @@
-"""QEMU as the host of one guest: find it, choose its accelerator, run it, watch its console, shut it down."""
+"""QEMU as the host of one guest: find it, choose its accelerator, run it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from qemu.qmp import QMPClient, QMPError
 
 from vmrestorekit.lab.programs import LabError, find_program, require_programs, run
+from vmrestorekit.lab.running_guest import Guest, UnexpectedLineError
 
-__all__ = ["QEMU", "Guest", "UnexpectedLineError", "qemu_version", "run_guest"]
+__all__ = ["QEMU", "Guest", "UnexpectedLineError", "block_node", "qemu_version", "run_guest", "run_qemu"]
 
 QEMU = "qemu-system-x86_64"
 _ACCELERATORS = {
@@ -35,110 +37,6 @@ def qemu_version() -> str:
     require_programs([QEMU], "running a virtual machine")
     match = re.search(r"version (\S+)", run([QEMU, "--version"], timeout_s=30))
     return match[1] if match else "unknown"
-
-
-class UnexpectedLineError(LabError):
-    """The guest printed a line that says that the one waited for will not come."""
-
-
-class Guest:
-    """A virtual machine that has been set up and not yet started."""
-
-    def __init__(self, process: asyncio.subprocess.Process, qmp: QMPClient) -> None:
-        self._process = process
-        self._qmp = qmp
-        self._console = bytearray()
-        self._searched = 0
-        self._news = asyncio.Condition()
-        self._ended = False
-
-    async def start(self) -> None:
-        """Let the virtual processors run."""
-        await self._qmp.execute("cont")
-
-    async def wait_for(self, line: str, timeout_s: float, *, failing: str = "") -> None:
-        """Return when ``line`` appears on the serial console; the next call searches what comes after it.
-
-        Parameters
-        ----------
-        line : str
-        timeout_s : float
-        failing : str
-            The line that says, should it come first, that the other will not.
-
-        Raises
-        ------
-        LabError
-            If it does not come in time or the machine ends; the message has the last line of the console.
-        UnexpectedLineError
-            If the failing line comes first; the message has the line before it.
-        """
-        wanted = line.encode()
-        try:
-            async with asyncio.timeout(timeout_s), self._news:
-                while (at := self._console.find(wanted, self._searched)) < 0:
-                    failed = self._console.find(failing.encode(), self._searched) if failing else -1
-                    if failed >= 0:
-                        said = self._console[self._searched : failed].decode(errors="replace").split("\n")
-                        lines = [each.strip() for each in said if each.strip()] or ["nothing"]
-                        raise UnexpectedLineError(
-                            f"the guest printed {failing!r} instead of {line!r}: {lines[-1]}"
-                        )
-                    if self._ended:
-                        raise LabError(f"the guest ended before it printed {line!r}; {self._last_line()}")
-                    await self._news.wait()
-        except TimeoutError as error:
-            limit = f"within {timeout_s:g} s"
-            raise LabError(f"the guest did not print {line!r} {limit}; {self._last_line()}") from error
-        self._searched = at + len(wanted)
-
-    async def shut_down(self, timeout_s: float) -> None:
-        """Press the power button and wait until the guest has gone by itself.
-
-        Raises
-        ------
-        LabError
-            If it does not go in time; it is still running then.
-        """
-        await self._qmp.execute("system_powerdown")
-        await self.wait_for_end(timeout_s)
-
-    def lose_power(self) -> None:
-        """End the machine at this instant; what its system has not written is lost."""
-        self._process.kill()
-
-    async def wait_for_end(self, timeout_s: float) -> None:
-        """Wait until the guest has switched itself off.
-
-        Raises
-        ------
-        LabError
-            If it does not in time, or QEMU failed.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                status = await self._process.wait()
-        except TimeoutError as error:
-            limit = f"within {timeout_s:g} s"
-            raise LabError(f"the guest did not shut down {limit}; {self._last_line()}") from error
-        if status:
-            raise LabError(f"QEMU ended with status {status}; {self._last_line()}")
-
-    def _last_line(self) -> str:
-        lines = self._console[-4096:].decode(errors="replace").splitlines()
-        return f"its last line was {next((line.strip() for line in reversed(lines) if line.strip()), '')!r}"
-
-    async def _read_console(self, reader: asyncio.StreamReader, log: Path) -> None:
-        """Take what the guest prints as it comes; a console nobody reads would hold the guest up."""
-        with open(log, "wb", buffering=0) as kept, contextlib.suppress(ConnectionError):
-            while piece := await reader.read(65536):
-                kept.write(piece)
-                async with self._news:
-                    self._console += piece
-                    self._news.notify_all()
-        async with self._news:
-            self._ended = True
-            self._news.notify_all()
 
 
 @contextlib.asynccontextmanager
@@ -163,15 +61,52 @@ async def run_guest(
     nbd_socket : Path
     exports : sequence of str
         The disks; it boots from the first. The name of each is its serial number, too.
+    accelerator, console_log, processors, memory_mib, graphics, extra
+        As `run_qemu` has them, but the console's log begins anew.
+    """
+    console_log.unlink(missing_ok=True)
+    async with run_qemu(
+        _disk_options(nbd_socket, exports),
+        accelerator=accelerator,
+        console_log=console_log,
+        processors=processors,
+        memory_mib=memory_mib,
+        graphics=graphics,
+        extra=extra,
+    ) as guest:
+        yield guest
+
+
+@contextlib.asynccontextmanager
+async def run_qemu(
+    disks: Sequence[str],
+    *,
+    accelerator: str,
+    console_log: Path,
+    processors: int = 2,
+    memory_mib: int = 1024,
+    graphics: bool = False,
+    extra: Sequence[str] = (),
+    ends_with_us: bool = False,
+) -> AsyncIterator[Guest]:
+    """Set up a machine; it stands still until `Guest.start`, and ends when the context does.
+
+    Parameters
+    ----------
+    disks : sequence of str
+        The part of QEMU's command line that describes them.
     accelerator : {"kvm", "tcg"}
     console_log : Path
-        What the guest prints on its serial console.
+        What the guest prints on its serial console is appended.
     graphics : bool
         Whether it has a graphics adapter (that nobody looks at).
     extra : sequence of str
         More of QEMU's command line, such as a kernel to boot directly.
+    ends_with_us : bool
+        Whether the machine loses its power if this process is killed; else it would run on without anybody
+        who knows of it.
     """
-    require_programs([QEMU], "running a virtual machine")
+    require_programs([QEMU, *(["setpriv"] if ends_with_us else [])], "running a virtual machine")
     console_log.parent.mkdir(parents=True, exist_ok=True)
     ours, theirs = socket.socketpair()
     qmp = QMPClient("vmrestorekit")
@@ -179,10 +114,11 @@ async def run_guest(
         control = str(Path(folder, "qmp"))
         await qmp.start_server(control)
         command = [
+            *([find_program("setpriv") or "setpriv", "--pdeathsig", "KILL", "--"] if ends_with_us else []),
             *(find_program(QEMU) or QEMU, *_ACCELERATORS[accelerator]),
             *("-smp", str(processors), "-m", str(memory_mib), "-nodefaults", "-no-user-config"),
             *("-display", "none", "-no-reboot", "-S"),
-            *_disk_options(nbd_socket, exports),
+            *disks,
             *(("-device", "VGA") if graphics else ()),
             *("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console"),
             *("-chardev", f"socket,id=control,path={control}", "-mon", "chardev=control,mode=control"),
@@ -214,20 +150,24 @@ async def run_guest(
             await _end(process)
 
 
+def block_node(**options: Any) -> list[str]:
+    """Return the part of QEMU's command line for a block node; in names, ``_`` stands for ``-``."""
+    return ["-blockdev", json.dumps({name.replace("_", "-"): value for name, value in options.items()})]
+
+
 def _disk_options(nbd_socket: Path, exports: Sequence[str]) -> list[str]:
     options = []
     for number, export in enumerate(exports):
-        disk = {
-            "driver": "nbd",
-            "node-name": f"disk{number}",
-            "server": {"type": "unix", "path": str(nbd_socket)},
-            "export": export,
-            "cache": {"direct": True, "no-flush": False},
-            "discard": "unmap",
-            "detect-zeroes": "off",
-        }
-        device = f"virtio-blk-pci,drive=disk{number},bootindex={number + 1},serial={export}"
-        options += ["-blockdev", json.dumps(disk), "-device", device]
+        options += block_node(
+            driver="nbd",
+            node_name=f"disk{number}",
+            server={"type": "unix", "path": str(nbd_socket)},
+            export=export,
+            cache={"direct": True, "no-flush": False},
+            discard="unmap",
+            detect_zeroes="off",
+        )
+        options += ["-device", f"virtio-blk-pci,drive=disk{number},bootindex={number + 1},serial={export}"]
     return options
 
 

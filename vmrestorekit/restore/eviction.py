@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,8 @@ class EvictionPolicy:
     def __init__(self, policy: str, blocks: int, capacity: int) -> None:
         self.arrays = new_policy(policy, blocks, capacity)
         self.policy = policy
+        # numba takes a second to import, and a media agent calls it for each block
+        self._steps = importlib.import_module("vmrestorekit.restore.policies")
 
     def hit(self, block: int) -> None:
         """A block that the cache holds was asked for."""
@@ -170,6 +173,4 @@ class EvictionPolicy:
             )
 
     def _act(self, action: str, block: int, level: int = 0) -> int:
-        from vmrestorekit.restore import policies
-
-        return int(policies.act(self.arrays.caches, int(getattr(policies, action)), block, level))
+        return int(self._steps.act(self.arrays.caches, int(getattr(self._steps, action)), block, level))

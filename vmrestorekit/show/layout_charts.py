@@ -187,9 +187,10 @@ def time_by_chain_length(
         return alt.Scale(domain=list(runs), range=list(values))
 
     colour = alt.Color("run:N", title=None, scale=by_run(_COLOURS))
-    dash = alt.StrokeDash("run:N", title=None, scale=by_run(_DASHES), legend=None)
+    # the same title and domain, and none without a legend: only then are the legends one
+    dash = alt.StrokeDash("run:N", title=None, scale=by_run(_DASHES))
     shape = alt.Shape("run:N", title=None, scale=by_run(_SHAPES))
-    size = alt.Size("run:N", scale=by_run(_SIZES), legend=None)
+    size = alt.Size("run:N", title=None, scale=by_run(_SIZES))
     x = alt.X("length:O", title="incremental copies in the chain", axis=alt.Axis(labelAngle=0))
     charts: list[Chart] = []
     for figure in figures:
