@@ -28,6 +28,7 @@ ROOMS = {
     "plan": "The plan: plain data between prediction, simulation and the laboratory.",
     "predict": "Prediction: which blocks a machine will want first.",
     "restore": "Restores, simulated to the nanosecond.",
+    "analysis": "What-if questions over thousands of restores.",
     "show": "Widgets for Jupyter: what is seen, stepped through and guessed.",
 }
 

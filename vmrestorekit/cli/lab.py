@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vmrestorekit.cli.lab_peers import lab_fidelity, lab_peers
 from vmrestorekit.cli.lab_restore import register as register_restore
 from vmrestorekit.cli.lab_serve import register as register_serve
 from vmrestorekit.cli.shared import JsonOption, print_table
@@ -110,3 +111,5 @@ def lab_corpus(
 
 register_serve(lab_app)
 register_restore(lab_app)
+lab_app.command("peers")(lab_peers)
+lab_app.command("fidelity")(lab_fidelity)

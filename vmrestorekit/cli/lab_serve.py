@@ -31,6 +31,10 @@ def lab_serve(
     control: Annotated[Path, typer.Option(help="The Unix socket for the data agent's messages.")],
     store: Annotated[Path | None, typer.Argument(help="A backup store.")] = None,
     copy: Annotated[int | None, typer.Option(help="The number of a copy in the store.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Who runs from the copy, as the store notes it; default: the copy's VM."),
+    ] = None,
     image: Annotated[
         list[Path] | None, typer.Option(help="A raw disk image instead of a store; again for each disk.")
     ] = None,
@@ -66,7 +70,7 @@ def lab_serve(
 
     # FUSE changes the working folder for a moment
     images = [path.absolute() for path in image or ()]
-    open_source, name = _source_of(store and store.absolute(), copy, images, block_kib)
+    open_source, name = _source_of(store and store.absolute(), copy, user, images, block_kib)
     hardware = _hardware_of(media, latency_ms, bandwidth_mb, channels, link_latency_ms, link_bandwidth_mb)
     loaded = RestorePlan.load(plan) if plan else None
     with structured_log(log):
@@ -83,7 +87,7 @@ def lab_serve(
 
 
 def _source_of(
-    store: Path | None, copy: int | None, images: list[Path], block_kib: int
+    store: Path | None, copy: int | None, user: str | None, images: list[Path], block_kib: int
 ) -> tuple[Callable[[], Source], str]:
     """Return what opens the source, and the virtual machine's name."""
     from vmrestorekit.backup.store import BackupStore
@@ -92,6 +96,8 @@ def _source_of(
     if images:
         if store or copy is not None:
             raise ValueError("lab serve: expected a backup store or --image, got both")
+        if user is not None:
+            raise ValueError("lab serve: --user: expected a copy in a backup store, got --image")
         description = images[0].with_name(images[0].name + ".json")  # as 'backup create' looks for it
         files = {description.name: description} if description.exists() else {}
         return lambda: ImageSource(images, block_kib * 1024, files), images[0].stem
@@ -99,7 +105,7 @@ def _source_of(
         raise ValueError("lab serve: expected a backup store and --copy, or --image, got neither")
     with BackupStore(store) as opened:
         name = opened.copy(copy).vm
-    return lambda: CopySource(store, copy), name
+    return lambda: CopySource(store, copy, user), name
 
 
 def _hardware_of(
