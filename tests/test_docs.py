@@ -58,7 +58,7 @@ def test_docstrings_are_read_as_such(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "widget", ["stepper.Stepper", "guess.Guess", "export.Export", "live_chart.LiveChart"]
+    "widget", ["restore.stepper.Stepper", "guessing.guess.Guess", "export.Export", "live_chart.LiveChart"]
 )
 def test_widgets_are_described_whether_exported_or_not(site: Path, widget: str) -> None:
     assert f'id="vmrestorekit.show.{widget}"' in page(site, "api/show.html")

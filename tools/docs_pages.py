@@ -52,7 +52,7 @@ def widget_names() -> list[str]:
     They are found in the source: public classes of modules that import ipywidgets, made of its widgets.
     """
     found = []
-    for path in sorted((ROOT / PACKAGE / "show").glob("*.py")):
+    for path in sorted((ROOT / PACKAGE / "show").rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         public = _public_of(tree)
         for node in tree.body:
@@ -60,7 +60,8 @@ def widget_names() -> list[str]:
                 bases = [ast.unparse(base) for base in node.bases]
                 documented = ast.get_docstring(node) is not None
                 if documented and any(base.startswith("widgets.") for base in bases):
-                    found.append(f"{PACKAGE}.show.{path.stem}.{node.name}")
+                    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                    found.append(f"{module}.{node.name}")
     return found
 
 

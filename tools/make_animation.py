@@ -21,7 +21,7 @@ from PIL import Image  # noqa: E402
 import vmrestorekit as vr  # noqa: E402
 from vmrestorekit.plan import LaunchRule, RelocationStart  # noqa: E402
 from vmrestorekit.restore.timeline import Timeline  # noqa: E402
-from vmrestorekit.show.column import Column  # noqa: E402
+from vmrestorekit.show.restore.column import Column  # noqa: E402
 from vmrestorekit.show.theme import BLOCK_STATES, SOURCES, STYLE  # noqa: E402
 
 OUT = REPOSITORY / "docs" / "restore.gif"

@@ -17,9 +17,9 @@ from checks import Verdict, hint, right, your_turn
 from vmrestorekit.plan import LaunchRule, RestorePlan
 from vmrestorekit.restore.hardware import BackupDevice, resolve_hardware
 from vmrestorekit.restore.simulate import simulate_trace
-from vmrestorekit.show.disk_contents import DiskContents
-from vmrestorekit.show.first_set_picks import Picks
-from vmrestorekit.show.first_set_tries import Bench, Rules
+from vmrestorekit.show.first_set.disk_contents import DiskContents
+from vmrestorekit.show.first_set.picks import Picks
+from vmrestorekit.show.first_set.tries import Bench, Rules
 from vmrestorekit.traces.schema import TRACE_SCHEMA, TraceMetadata
 
 _MACHINES = ("bookworm-web", "bullseye-dns", "bullseye-web", "bullseye-web-b", "trixie-cache", "trixie-web")

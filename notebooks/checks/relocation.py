@@ -19,7 +19,7 @@ from vmrestorekit.restore.hardware import resolve_hardware
 from vmrestorekit.restore.runs import RunDetector
 from vmrestorekit.restore.sequences import allocated
 from vmrestorekit.restore.simulate import simulate_trace
-from vmrestorekit.show.relocation_choices import boot_last
+from vmrestorekit.show.relocation.choices import boot_last
 from vmrestorekit.traces.boots import Boot
 from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata
 

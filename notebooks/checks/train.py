@@ -11,7 +11,7 @@ import polars as pl
 
 import vmrestorekit as vr
 from checks import Verdict, hint, right, your_turn
-from vmrestorekit.show.prediction_data import Needs, Prediction
+from vmrestorekit.show.prediction.data import Needs, Prediction
 
 __all__ = [
     "REASONS",

@@ -21,7 +21,7 @@ from lab_in_chromium import (
 pytestmark = pytest.mark.browser
 
 CELLS = [
-    "import vmrestorekit as vr\nfrom vmrestorekit.show.backup_browser import BackupBrowser\n"
+    "import vmrestorekit as vr\nfrom vmrestorekit.show.backups.browser import BackupBrowser\n"
     "browser = BackupBrowser(vr.load_corpus())",
     "browser.go_to('trixie-files', 'before boot-1', 1, '/srv/3')\nbrowser",
 ]

@@ -21,7 +21,7 @@ CELLS = [
     "from tiny_boots import tiny_manifest, tiny_trace\n"
     "import vmrestorekit as vr\n"
     "from vmrestorekit.restore.replay import block_accesses\n"
-    "from vmrestorekit.show.cache_explorer import CacheExplorer\n"
+    "from vmrestorekit.show.cache.explorer import CacheExplorer\n"
     "boots = [vr.Boot.from_parts(tiny_trace(name), [tiny_manifest()]) for name in ('one', 'two')]\n"
     "first_set = list(dict.fromkeys(block_accesses(boots[0].trace).tolist()))\n"
     "plan = vr.RestorePlan(boots[0].disk_bytes, first_set=first_set)",

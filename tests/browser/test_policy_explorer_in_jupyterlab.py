@@ -18,8 +18,8 @@ from lab_in_chromium import (
 pytestmark = pytest.mark.browser
 
 CELLS = [
-    "from vmrestorekit.show.policy_explorer import PolicyExplorer\n"
-    "from vmrestorekit.show.policy_steps import draw_accesses\n"
+    "from vmrestorekit.show.policy.explorer import PolicyExplorer\n"
+    "from vmrestorekit.show.policy.steps import draw_accesses\n"
     "accesses = draw_accesses(3, 60, 9)",
     "PolicyExplorer(accesses, 4, ('lru', 's3fifo'), start=20)",
     "PolicyExplorer(accesses, 4, ('clock',), guess=True, start=8)",

@@ -23,7 +23,7 @@ CELLS = [
     "from synthetic_boots import small_machine\n"
     "from vmrestorekit import LearnedPredictor\n"
     "from vmrestorekit.predict.baselines import UnionReplay\n"
-    "from vmrestorekit.show.predictor_explorer import PredictorExplorer\n"
+    "from vmrestorekit.show.prediction.explorer import PredictorExplorer\n"
     "machines = [small_machine(name, seed) for seed, name in enumerate(('a', 'b', 'c', 'd'), 1)]\n"
     "boots = [boot for machine in machines[:3] for boot in machine]\n"
     "predictors = {'learned': LearnedPredictor().fit(boots), 'by path': UnionReplay(by='path').fit(boots)}",

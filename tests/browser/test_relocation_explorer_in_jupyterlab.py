@@ -25,7 +25,7 @@ CELLS = [
     "import vmrestorekit as vr\n"
     "from vmrestorekit.plan import LaunchRule, PurgeRule, RelocationStart\n"
     "from vmrestorekit.restore.replay import block_accesses\n"
-    "from vmrestorekit.show import relocation_explorer\n"
+    "from vmrestorekit.show.relocation import explorer as relocation_explorer\n"
     "boot = vr.Boot.from_parts(tiny_trace('one'), [tiny_manifest()])\n"
     "first_set = list(dict.fromkeys(block_accesses(boot.trace, 4096).tolist()))\n"
     "plan = vr.RestorePlan(\n"

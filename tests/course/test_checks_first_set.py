@@ -15,7 +15,7 @@ from checks import first_set as exercises
 
 from vmrestorekit.predict.oracles import OracleOrder
 from vmrestorekit.predict.planning import make_plan
-from vmrestorekit.show.disk_contents import DiskContents
+from vmrestorekit.show.first_set.disk_contents import DiskContents
 from vmrestorekit.traces.corpus import Corpus
 
 SEEDS = (1, 2, 5)

@@ -14,12 +14,12 @@ import pytest
 from vmrestorekit.backup import BackupStore, CopyContents, create_copy
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.predict.profiles import SelectedInBackup, first_set
-from vmrestorekit.show.backed_up_disk import copy_of_boot
-from vmrestorekit.show.backup_browser import BackupBrowser
-from vmrestorekit.show.blocks_view import BLOCK_SIZES
-from vmrestorekit.show.file_selection import SELECTION_SCHEMA
-from vmrestorekit.show.folder_tree import FolderTree
-from vmrestorekit.show.selection_tables import bytes_read_by_boot, bytes_stored
+from vmrestorekit.show.backups.backed_up_disk import copy_of_boot
+from vmrestorekit.show.backups.blocks_view import BLOCK_SIZES
+from vmrestorekit.show.backups.browser import BackupBrowser
+from vmrestorekit.show.backups.file_selection import SELECTION_SCHEMA
+from vmrestorekit.show.backups.folder_tree import FolderTree
+from vmrestorekit.show.backups.selection_tables import bytes_read_by_boot, bytes_stored
 from vmrestorekit.traces.corpus import Boot, Corpus, RecordedVM, load_corpus
 from vmrestorekit.traces.manifest import BLOCKS_SCHEMA, FILES_SCHEMA, PARTITIONS_SCHEMA, Manifest
 from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata

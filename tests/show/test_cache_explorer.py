@@ -14,10 +14,10 @@ from test_stepper import every_widget
 from vmrestorekit.plan import LaunchRule, PurgeRule, RelocationStart, RestorePlan
 from vmrestorekit.restore.replay import block_accesses, replay_cache
 from vmrestorekit.restore.simulate import simulate
-from vmrestorekit.show.cache_charts import FIGURES, POLICIES, curves, heat_map
-from vmrestorekit.show.cache_explorer import CacheExplorer
-from vmrestorekit.show.cache_sweep import Sweep
-from vmrestorekit.show.cache_words import sentence_of, table_at
+from vmrestorekit.show.cache.charts import FIGURES, POLICIES, curves, heat_map
+from vmrestorekit.show.cache.explorer import CacheExplorer
+from vmrestorekit.show.cache.sweep import Sweep
+from vmrestorekit.show.cache.words import sentence_of, table_at
 from vmrestorekit.show.look import Look
 
 MIB = 1 << 20

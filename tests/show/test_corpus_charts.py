@@ -22,7 +22,7 @@ from vmrestorekit.show.corpus_charts import (
     repeatability_dots,
     working_set_bars,
 )
-from vmrestorekit.show.first_touch_map import KINDS_READ, first_touch_map, touches_by_kind
+from vmrestorekit.show.first_set.first_touch_map import KINDS_READ, first_touch_map, touches_by_kind
 from vmrestorekit.traces.boots import Boot, RecordedVM
 from vmrestorekit.traces.in_common import WAYS, after_changes, overlaps, repeatability
 from vmrestorekit.traces.manifest import FILES_SCHEMA, Manifest

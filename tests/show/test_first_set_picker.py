@@ -9,11 +9,11 @@ import pytest
 from test_stepper import every_widget
 from tiny_boots import tiny_manifest, tiny_trace
 
-from vmrestorekit.show.disk_contents import WAYS_TO_PICK, DiskContents
 from vmrestorekit.show.export import save
-from vmrestorekit.show.first_set_picker import FirstSetPicker
-from vmrestorekit.show.first_set_picks import ORDERS, Picks
-from vmrestorekit.show.first_set_tries import HIT, LEFT, MISSED, UNREAD, WAITED
+from vmrestorekit.show.first_set.disk_contents import WAYS_TO_PICK, DiskContents
+from vmrestorekit.show.first_set.picker import FirstSetPicker
+from vmrestorekit.show.first_set.picks import ORDERS, Picks
+from vmrestorekit.show.first_set.tries import HIT, LEFT, MISSED, UNREAD, WAITED
 from vmrestorekit.traces.corpus import Boot
 
 

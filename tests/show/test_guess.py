@@ -11,11 +11,11 @@ from test_stepper import every_widget
 
 import vmrestorekit
 from vmrestorekit.restore.events import EVENTS_SCHEMA
-from vmrestorekit.show import guess as module
-from vmrestorekit.show.guess import Guess
+from vmrestorekit.show.guessing import guess as module
+from vmrestorekit.show.guessing.guess import Guess
+from vmrestorekit.show.guessing.questions import QUESTION_KINDS, QuestionError, draw_questions
 from vmrestorekit.show.look import Look
-from vmrestorekit.show.questions import QUESTION_KINDS, QuestionError, draw_questions
-from vmrestorekit.show.stepper import Stepper
+from vmrestorekit.show.restore.stepper import Stepper
 
 
 def status(guess):

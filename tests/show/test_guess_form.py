@@ -3,7 +3,7 @@
 import pytest
 from test_stepper import every_widget
 
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 
 ANSWERS = ["yes", "no"]
 

@@ -18,10 +18,11 @@ from slow_policies import SLOW
 from vmrestorekit.restore import policies as compiled
 from vmrestorekit.restore.eviction import EVICTION_POLICIES
 from vmrestorekit.restore.replay import block_accesses, replay_cache
-from vmrestorekit.show import policy_pictures, policy_steps
-from vmrestorekit.show.policy_explorer import PolicyExplorer
-from vmrestorekit.show.policy_reasons import POLICY_NAMES, tell_step
-from vmrestorekit.show.policy_steps import draw_accesses
+from vmrestorekit.show.policy import pictures as policy_pictures
+from vmrestorekit.show.policy import steps as policy_steps
+from vmrestorekit.show.policy.explorer import PolicyExplorer
+from vmrestorekit.show.policy.reasons import POLICY_NAMES, tell_step
+from vmrestorekit.show.policy.steps import draw_accesses
 
 EVERY = tuple(EVICTION_POLICIES)
 SEEDS = range(25)

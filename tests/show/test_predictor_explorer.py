@@ -20,11 +20,11 @@ from vmrestorekit.predict.metrics import fetched_scores, needed_blocks
 from vmrestorekit.predict.planning import make_plan
 from vmrestorekit.predict.replay import LastBootReplay
 from vmrestorekit.restore.simulate import simulate
-from vmrestorekit.show.prediction_charts import NO_PREDICTION, ORACLE
-from vmrestorekit.show.prediction_data import CURVE_SCHEMA, Needs, Prediction, budget_curve, files_of
-from vmrestorekit.show.prediction_map import FOUND, MISSED, NEITHER, WASTED, StoredCells, block_states
-from vmrestorekit.show.prediction_reasons import files_in, what_it_is
-from vmrestorekit.show.predictor_explorer import PredictorExplorer, PredictorExplorerError
+from vmrestorekit.show.prediction.block_map import FOUND, MISSED, NEITHER, WASTED, StoredCells, block_states
+from vmrestorekit.show.prediction.charts import NO_PREDICTION, ORACLE
+from vmrestorekit.show.prediction.data import CURVE_SCHEMA, Needs, Prediction, budget_curve, files_of
+from vmrestorekit.show.prediction.explorer import PredictorExplorer, PredictorExplorerError
+from vmrestorekit.show.prediction.reasons import files_in, what_it_is
 
 BLOCK_BYTES = 8192
 MACHINES = {

@@ -13,7 +13,7 @@ from tiny_boots import TINY_DISK_BYTES, tiny_manifest, tiny_trace
 
 from vmrestorekit.plan import EVICTION_POLICIES, LaunchRule, PurgeRule, RelocationStart, RestorePlan
 from vmrestorekit.restore.simulate import simulate
-from vmrestorekit.show.questions import QUESTION_KINDS, QuestionError, draw_questions
+from vmrestorekit.show.guessing.questions import QUESTION_KINDS, QuestionError, draw_questions
 from vmrestorekit.traces.corpus import Boot
 
 MS = 1_000_000

@@ -14,11 +14,11 @@ from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.plan import LaunchRule, PlanError, PurgeRule, RelocationStart
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.replay import block_accesses
-from vmrestorekit.show import relocation_explorer as module
 from vmrestorekit.show.course import BINS, SOURCE_NAMES, course
-from vmrestorekit.show.relocation_block import block_history, interest
-from vmrestorekit.show.relocation_choices import SEQUENCES, Choice, sequences_of
-from vmrestorekit.show.relocation_explorer import RelocationExplorer
+from vmrestorekit.show.relocation import explorer as module
+from vmrestorekit.show.relocation.block import block_history, interest
+from vmrestorekit.show.relocation.choices import SEQUENCES, Choice, sequences_of
+from vmrestorekit.show.relocation.explorer import RelocationExplorer
 
 BLOCK, KIB = 4096, 1024
 MS = 1_000_000

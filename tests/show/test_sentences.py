@@ -8,9 +8,9 @@ from vmrestorekit.plan import LaunchRule, RestorePlan
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.simulate import simulate
 from vmrestorekit.show import units
-from vmrestorekit.show.flows import flow_of
+from vmrestorekit.show.restore.flows import flow_of
+from vmrestorekit.show.restore.system_picture import _ARROWS, _BOXES, _DRUMS
 from vmrestorekit.show.sentences import KIND_NAMES, tell
-from vmrestorekit.show.system_picture import _ARROWS, _BOXES, _DRUMS
 
 
 def event_at(timeline, row):

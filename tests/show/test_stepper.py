@@ -12,12 +12,13 @@ from synthetic import instant_restore, live_mount
 import vmrestorekit
 from vmrestorekit.restore.events import KINDS
 from vmrestorekit.restore.timeline import Timeline
-from vmrestorekit.show import progress, units
-from vmrestorekit.show.clock import STEP_OVER
-from vmrestorekit.show.event_list import ROWS, EventList
+from vmrestorekit.show import units
 from vmrestorekit.show.look import Look
-from vmrestorekit.show.run_chart import RunChart
-from vmrestorekit.show.stepper import Stepper
+from vmrestorekit.show.restore import progress
+from vmrestorekit.show.restore.clock import STEP_OVER
+from vmrestorekit.show.restore.event_list import ROWS, EventList
+from vmrestorekit.show.restore.run_chart import RunChart
+from vmrestorekit.show.restore.stepper import Stepper
 
 
 def statuses(stepper):

@@ -17,7 +17,7 @@
 from checks import environment
 
 import vmrestorekit as vr
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 
 environment.check_environment()
 

@@ -26,7 +26,7 @@ import vmrestorekit as vr
 from vmrestorekit.plan import LaunchRule, RelocationStart
 from vmrestorekit.restore.simulate import warmup
 from vmrestorekit.show.charts import cache_over_time, reads_by_source
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 
 warmup()  # compile the engine now, so that nobody waits for it later
 

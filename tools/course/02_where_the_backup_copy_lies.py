@@ -19,7 +19,7 @@ from checks import layout as exercise
 import vmrestorekit as vr
 from vmrestorekit.backup import BackupLayout, CopySettings, recorded_layouts
 from vmrestorekit.restore.simulate import warmup
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 from vmrestorekit.show.layout_charts import amplification_by_frame, boot_in_containers, time_by_chain_length
 
 warmup()  # compile the engine now, so that nobody waits for it later

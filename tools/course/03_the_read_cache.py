@@ -21,7 +21,7 @@ from vmrestorekit.backup import BackupLayout
 from vmrestorekit.plan import PurgeRule, RelocationStart
 from vmrestorekit.restore.replay import block_accesses
 from vmrestorekit.restore.simulate import warmup
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 
 warmup()  # compile the engine now, so that nobody waits for it later
 MIB = 2**20

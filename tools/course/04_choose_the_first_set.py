@@ -20,7 +20,7 @@ import vmrestorekit as vr
 from vmrestorekit.plan import LaunchRule, RestorePlan
 from vmrestorekit.predict.oracles import OracleOrder
 from vmrestorekit.restore.simulate import warmup
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 
 warmup()  # compile the engine now, so that nobody waits for it later
 

@@ -26,8 +26,8 @@ from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.plan import RelocationStart
 from vmrestorekit.restore.runs import RunDetector
 from vmrestorekit.restore.simulate import warmup
-from vmrestorekit.show.guess_form import GuessForm
-from vmrestorekit.show.relocation_choices import PURGES, SEQUENCES, Choice, sequences_of
+from vmrestorekit.show.guessing.guess_form import GuessForm
+from vmrestorekit.show.relocation.choices import PURGES, SEQUENCES, Choice, sequences_of
 
 warmup()  # compile the engine now, so that nobody waits for it later
 SECOND = 1_000_000_000

@@ -26,9 +26,9 @@ from checks import live_mount
 
 import vmrestorekit as vr
 from vmrestorekit.restore.simulate import warmup
+from vmrestorekit.show.backups.selection_tables import bytes_read_by_boot
 from vmrestorekit.show.chart_frame import finished, heading
-from vmrestorekit.show.guess_form import GuessForm
-from vmrestorekit.show.selection_tables import bytes_read_by_boot
+from vmrestorekit.show.guessing.guess_form import GuessForm
 from vmrestorekit.show.sentences import KIND_NAMES
 
 warmup()  # compile the engine now, so that nobody waits for it later

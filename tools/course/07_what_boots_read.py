@@ -24,8 +24,8 @@ from vmrestorekit.show.corpus_charts import (
     repeatability_dots,
     working_set_bars,
 )
-from vmrestorekit.show.first_touch_map import first_touch_map, touches_by_kind
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.first_set.first_touch_map import first_touch_map, touches_by_kind
+from vmrestorekit.show.guessing.guess_form import GuessForm
 from vmrestorekit.traces.in_common import WAYS, after_changes, overlaps, repeatability
 from vmrestorekit.traces.working_set import working_sets
 

@@ -24,8 +24,8 @@ from checks import train
 import vmrestorekit as vr
 from vmrestorekit.predict.baselines import UnionReplay
 from vmrestorekit.predict.explain import explain_block
-from vmrestorekit.show.guess_form import GuessForm
-from vmrestorekit.show.prediction_data import Needs, Prediction
+from vmrestorekit.show.guessing.guess_form import GuessForm
+from vmrestorekit.show.prediction.data import Needs, Prediction
 
 _ = pl.Config.set_fmt_str_lengths(60), pl.Config.set_tbl_width_chars(120)
 

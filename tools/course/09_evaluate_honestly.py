@@ -33,7 +33,7 @@ from vmrestorekit.predict.metrics import ceiling_scores, fetched_scores, needed_
 from vmrestorekit.predict.splits import split_folds
 from vmrestorekit.restore.simulate import warmup
 from vmrestorekit.show.export import Export
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 from vmrestorekit.show.live_chart import LiveChart
 from vmrestorekit.show.renderer import enable
 from vmrestorekit.show.theme import STYLE, styled

@@ -29,7 +29,7 @@ from vmrestorekit.restore.hardware import MEDIA, Link
 from vmrestorekit.restore.replay import block_accesses
 from vmrestorekit.restore.simulate import warmup
 from vmrestorekit.show.chart_frame import finished, heading
-from vmrestorekit.show.guess_form import GuessForm
+from vmrestorekit.show.guessing.guess_form import GuessForm
 from vmrestorekit.show.live_chart import LiveChart
 from vmrestorekit.show.renderer import enable
 from vmrestorekit.show.theme import STYLE, styled

@@ -1,0 +1,1 @@
+"""`BackupBrowser`: backed-up machines with their drives, folders and files."""

@@ -1,0 +1,1 @@
+"""`CacheExplorer`: how large the read cache has to be."""

@@ -1,0 +1,1 @@
+"""`FirstSetPicker`: what to stage first with a budget."""

@@ -1,0 +1,1 @@
+"""`Guess` and `GuessForm`: questions whose answers come after the guess."""

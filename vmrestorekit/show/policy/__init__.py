@@ -1,0 +1,1 @@
+"""`PolicyExplorer`: whom an eviction policy throws out."""

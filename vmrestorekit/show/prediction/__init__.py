@@ -1,0 +1,1 @@
+"""`PredictorExplorer`: what a prediction finds, wastes and saves."""

@@ -1,0 +1,1 @@
+"""`RelocationExplorer`: in which order a disk is copied, and when."""

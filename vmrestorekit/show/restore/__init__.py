@@ -1,0 +1,1 @@
+"""`Stepper`: one or two restores, event by event."""
