@@ -37,14 +37,14 @@ _PUBLIC = {
     "sweep": "vmrestorekit.analysis.sweep",
     "replay_cache": "vmrestorekit.restore.replay",
     "miss_ratio_curve": "vmrestorekit.restore.replay",
-    "Guess": "vmrestorekit.show.guess",
-    "BackupBrowser": "vmrestorekit.show.backup_browser",
-    "CacheExplorer": "vmrestorekit.show.cache_explorer",
-    "FirstSetPicker": "vmrestorekit.show.first_set_picker",
-    "PolicyExplorer": "vmrestorekit.show.policy_explorer",
-    "PredictorExplorer": "vmrestorekit.show.predictor_explorer",
-    "RelocationExplorer": "vmrestorekit.show.relocation_explorer",
-    "Stepper": "vmrestorekit.show.stepper",
+    "Guess": "vmrestorekit.show.guessing.guess",
+    "BackupBrowser": "vmrestorekit.show.backups.browser",
+    "CacheExplorer": "vmrestorekit.show.cache.explorer",
+    "FirstSetPicker": "vmrestorekit.show.first_set.picker",
+    "PolicyExplorer": "vmrestorekit.show.policy.explorer",
+    "PredictorExplorer": "vmrestorekit.show.prediction.explorer",
+    "RelocationExplorer": "vmrestorekit.show.relocation.explorer",
+    "Stepper": "vmrestorekit.show.restore.stepper",
 }
 
 __all__ = sorted(_PUBLIC)
@@ -70,14 +70,14 @@ if TYPE_CHECKING:
     from vmrestorekit.restore.storm import Restore as Restore
     from vmrestorekit.restore.storm import simulate_storm as simulate_storm
     from vmrestorekit.restore.timeline import Timeline as Timeline
-    from vmrestorekit.show.backup_browser import BackupBrowser as BackupBrowser
-    from vmrestorekit.show.cache_explorer import CacheExplorer as CacheExplorer
-    from vmrestorekit.show.first_set_picker import FirstSetPicker as FirstSetPicker
-    from vmrestorekit.show.guess import Guess as Guess
-    from vmrestorekit.show.policy_explorer import PolicyExplorer as PolicyExplorer
-    from vmrestorekit.show.predictor_explorer import PredictorExplorer as PredictorExplorer
-    from vmrestorekit.show.relocation_explorer import RelocationExplorer as RelocationExplorer
-    from vmrestorekit.show.stepper import Stepper as Stepper
+    from vmrestorekit.show.backups.browser import BackupBrowser as BackupBrowser
+    from vmrestorekit.show.cache.explorer import CacheExplorer as CacheExplorer
+    from vmrestorekit.show.first_set.picker import FirstSetPicker as FirstSetPicker
+    from vmrestorekit.show.guessing.guess import Guess as Guess
+    from vmrestorekit.show.policy.explorer import PolicyExplorer as PolicyExplorer
+    from vmrestorekit.show.prediction.explorer import PredictorExplorer as PredictorExplorer
+    from vmrestorekit.show.relocation.explorer import RelocationExplorer as RelocationExplorer
+    from vmrestorekit.show.restore.stepper import Stepper as Stepper
     from vmrestorekit.traces.corpus import Boot as Boot
     from vmrestorekit.traces.corpus import Corpus as Corpus
     from vmrestorekit.traces.corpus import load_corpus as load_corpus

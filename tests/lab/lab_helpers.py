@@ -154,6 +154,8 @@ EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW = 1, 5, 22, 28, 75
 class MemoryDisk:
     """A backend that keeps everything in a bytearray: the model of what a disk does."""
 
+    tells_holes = True
+
     def __init__(self, content: bytes | bytearray, *, read_only: bool = False) -> None:
         self.content = bytearray(content)
         self.read_only = read_only

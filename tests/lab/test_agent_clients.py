@@ -54,8 +54,9 @@ def test_nbdinfo_tells_the_exports_and_the_holes_of_the_copy(served: Served, ima
         assert export["is_read_only"]
         assert export["can_multi_conn"]
         assert export["can_df"]
-        assert export["contexts"] == ["base:allocation"]
         assert export["block_size_maximum"] == 32 * MIB
+    # QEMU would make a wrong use of it, see AgentExport
+    assert [export["contexts"] for export in listed] == [[], ["base:allocation"]]
     end = image.stat().st_size
     last = end // BLOCK * BLOCK
     assert [(extent["offset"], extent["length"], extent["type"]) for extent in holes] == [
@@ -147,6 +148,7 @@ def test_fio_finds_what_it_once_wrote(tmp_path: Path) -> None:
     need("fio")
     image = tmp_path / "image"
     job = ["--name=pattern", "--size=16M", "--bs=16k", "--verify=crc32c", "--output-format=terse"]
+    job.append("--verify_state_save=0")  # it would be left in the working folder
     ask("fio", *job, "--rw=write", "--do_verify=0", f"--filename={image}", "--ioengine=psync")
     source = image_source(image)
     with serving_agent(source, plan=plan_for(source)) as served:
@@ -171,7 +173,7 @@ def test_more_holes_than_fit_into_one_answer(tmp_path: Path) -> None:
     image, unit, pairs = tmp_path / "image", 4096, 9000  # an answer has 8192 entries at most
     image.write_bytes((b"x" + bytes(2 * unit - 1)) * pairs)
     with serving_agent(image_source(image, block_bytes=unit)) as served:
-        holes = json.loads(ask("nbdinfo", "--json", "--map", served.uri()))
+        holes = json.loads(ask("nbdinfo", "--json", "--map", served.uri("disk0-relocation")))
     assert [extent["type"] for extent in holes] == [0, 3] * pairs
     assert {extent["length"] for extent in holes} == {unit}
     assert [extent["offset"] for extent in holes] == list(range(0, 2 * unit * pairs, unit))

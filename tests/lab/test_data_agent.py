@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from restore_helpers import (
     Told,
     content_of,
     content_of_image,
+    forget_qemus,
+    hear_qemu,
     plan_for,
     qemu_io,
     until,
@@ -30,8 +32,9 @@ from restore_helpers import (
 from vmrestorekit.lab.data_agent import DataAgent, RestoreOptions
 from vmrestorekit.lab.event_log import load_timeline
 from vmrestorekit.lab.programs import LabError, run
-from vmrestorekit.lab.restore import carry_out
+from vmrestorekit.lab.restore import carry_out, serve_arguments
 from vmrestorekit.lab.restore_folder import RestoreFolder
+from vmrestorekit.lab.restore_link import AgentSockets
 from vmrestorekit.lab.restore_mover import mover_of
 from vmrestorekit.lab.restore_requests import ask_restore
 from vmrestorekit.lab.restore_start import wait_for_relocation
@@ -49,8 +52,11 @@ AT_ONCE: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _programs() -> None:
+def _programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     need("qemu-system-x86_64", "qemu-img", "setpriv")
+    hear_qemu(monkeypatch)
+    yield
+    forget_qemus()
 
 
 class Scene:
@@ -488,3 +494,17 @@ def test_a_folder_is_made_whole_and_keeps_names_inside(tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes().replace(b"prepared", b"released"))
     with pytest.raises(LabError, match="damaged"):
         RestoreFolder(folder.path)
+
+
+def test_each_restore_runs_from_its_copy_under_a_name_of_its_own(tmp_path: Path) -> None:
+    serve = {"source": ["store"], "copy": 1, "media": "flash", "block_bytes": BLOCK}
+    sockets = AgentSockets(tmp_path / "nbd", tmp_path / "control")
+    users = []
+    for name in ("one", "two", "two-again/two"):
+        folder = RestoreFolder.create(tmp_path / name, plan_for(MIB), serve=serve)
+        arguments = serve_arguments(RestoreFolder(folder.path).state.serve, sockets)
+        users.append(arguments[arguments.index("--user") + 1])
+    assert len(set(users)) == 3
+    assert users[0].startswith("one-")
+    folder = RestoreFolder.create(tmp_path / "image", plan_for(MIB), serve=serve | {"copy": None})
+    assert "--user" not in serve_arguments(folder.state.serve, sockets)

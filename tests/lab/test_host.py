@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,17 @@ from restore_helpers import (
     content_of,
     content_of_image,
     expect_reads,
+    forget_qemus,
+    hear_qemu,
     plan_for,
     until,
     write,
 )
 
+from vmrestorekit.lab import host_chain
 from vmrestorekit.lab.host import Host, JobCancelledError, run_host
 from vmrestorekit.lab.host_chain import HostSettings
+from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.restore_folder import RestoreFolder
 from vmrestorekit.lab.restore_nbd_client import connect_nbd
 
@@ -36,8 +42,11 @@ SETTINGS = HostSettings(memory_mib=64, processors=1, reconnect_s=1)
 
 
 @pytest.fixture(autouse=True)
-def _programs() -> None:
+def _programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     need("qemu-system-x86_64", "qemu-img")
+    hear_qemu(monkeypatch)
+    yield
+    forget_qemus()
 
 
 class Scene:
@@ -85,7 +94,7 @@ def test_what_was_written_stays_through_relocation_and_pivot_and_the_source_is_l
             for disk in range(2):
                 await host.relocate(disk)
                 await write(host, scene.model, disk, 2 * MIB, 4096, 0xAD)
-                await host.make_durable(disk)
+                await host.make_durable(disk, scene.path / "durable")
             for disk in range(2):
                 await host.apply_writes(disk, lambda: None)
                 await host.unmount(disk)
@@ -229,6 +238,30 @@ def test_a_job_waits_for_a_media_agent_that_is_gone(scene: Scene) -> None:
 async def until_stuck(host: Host) -> None:
     while not await host.is_stuck():
         await asyncio.sleep(0.02)
+
+
+def test_a_destination_that_cannot_be_flushed_is_not_durable(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node_of = host_chain._image_node
+
+    def failing(name: str, path: Path, backing: str | None) -> list[str]:
+        option, text = node_of(name, path, backing)
+        node = json.loads(text)
+        rule = {"event": "flush_to_os", "iotype": "flush", "errno": errno.ENOSPC}
+        node["file"] = {"driver": "blkdebug", "image": node["file"], "inject-error": [rule]}
+        return [option, json.dumps(node)]
+
+    monkeypatch.setattr(host_chain, "_image_node", failing)
+
+    async def story() -> None:
+        async with scene.host() as host:
+            await host.relocate(0)
+            with pytest.raises(LabError, match="disk 0 durable: No space left on device"):
+                await host.make_durable(0, scene.path / "durable")
+            await host.quit()
+
+    play(story)
 
 
 def test_a_live_mount_has_no_destination(tmp_path: Path) -> None:

@@ -603,7 +603,7 @@ def test_messages_that_make_no_sense_are_refused(source: SlowSource) -> None:
 
 
 def test_a_recording_can_be_stepped_through_after_loading(source: SlowSource, tmp_path: Path) -> None:
-    from vmrestorekit.show.stepper import Stepper
+    from vmrestorekit.show.restore.stepper import Stepper
 
     async def scene(agent: MediaAgent) -> None:
         agent.indicate_vm_profile(plan_for(source, first_set=np.arange(6), cache_bytes=8 * BLOCK))

@@ -90,7 +90,10 @@ class Scene:
             yield agent
 
     def expect_a_sound_machine(self, last_tick: int) -> None:
-        """Check the file system, what the guest was restored with, and what it wrote."""
+        """Check what the guest read while it ran, its file system, its files, and what it wrote."""
+        console = (self.path / "restore" / "console.log").read_text(errors="replace")
+        for name, digest in self.guest.sums.items():
+            assert set(re.findall(rf"([0-9a-f]{{32}})  {name}\b", console)) == {digest}
         raw = self.path / "after.img"
         run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", self.path / "restore" / "dest0.qcow2", raw])
         run(["e2fsck", "-f", "-n", raw])  # fails, and with it the test, if it is not clean
@@ -169,6 +172,8 @@ def test_a_media_agent_killed_while_the_machine_boots_and_is_relocated_costs_not
 
     play(story)
     scene.expect_a_sound_machine(20)
+    console = (tmp_path / "restore" / "console.log").read_text(errors="replace")
+    assert console.count("Linux version") == 1  # a machine that has read nonsense begins anew
     scene.expect_an_unharmed_copy()
 
 

@@ -177,6 +177,22 @@ def test_an_agent_that_was_killed_is_started_again_at_the_same_sockets(
     assert associations(store) == []
 
 
+def test_two_users_of_one_copy_do_not_release_each_other_s(store: Path, folder: Path) -> None:
+    other = folder / "other"
+    other.mkdir()
+    with (
+        LabServe(store, "--copy", "1", "--media", "flash", "--user", "first", cwd=folder) as first,
+        LabServe(store, "--copy", "1", "--media", "flash", "--user", "second", cwd=other) as second,
+    ):
+        first.wait_until_ready()
+        second.wait_until_ready()
+        assert associations(store) == ["first", "second"]
+        assert first.end()[0] == 0
+        assert associations(store) == ["second"]
+        assert second.end()[0] == 0
+    assert associations(store) == []
+
+
 # --- arguments that cannot be ---------------------------------------------------------------------
 
 
@@ -196,6 +212,7 @@ def places(folder: Path) -> list[str | Path]:
         ([], "lab serve: expected a backup store and --copy, or --image, got neither"),
         (["STORE"], "lab serve: expected a backup store and --copy"),
         (["STORE", "--image", "IMAGE"], "lab serve: expected a backup store or --image, got both"),
+        (["--image", "IMAGE", "--user", "me"], "--user: expected a copy in a backup store, got --image"),
         (["STORE", "--copy", "7"], "7"),
         (["nowhere", "--copy", "1"], "nowhere"),
         (["--image", "nowhere"], "nowhere"),

@@ -24,12 +24,22 @@ class AgentExport:
     disk : int
     reader : {"vm", "relocation"}
         Who reads through this export. The agent decides nothing by it; what it infers is checked against it.
+
+    Attributes
+    ----------
+    tells_holes : bool
+        Only to the relocation. While QEMU's ``block-stream`` runs, the virtual machine's reads go through its
+        filter ``copy-on-read``, which asks first what the source has there. If that question fails, as it
+        does when the media agent is gone for longer than ``reconnect-delay``, the filter takes it for the end
+        of the source and reports success without having read anything (seen in QEMU 10.0): the machine finds
+        whatever was in its memory. A question that QEMU cannot ask cannot fail; the read does, as it should.
     """
 
     read_only = True
 
     def __init__(self, agent: MediaAgent, disk: int, reader: str) -> None:
         self.size = agent.source.disk_bytes[disk]
+        self.tells_holes = reader != READERS[0]
         self._agent, self._disk, self._reader = agent, disk, reader
         self._block_bytes = agent.source.block_bytes
         first = first_block_of_disk(agent.source.disk_bytes, self._block_bytes)[disk]
@@ -68,7 +78,10 @@ class AgentExport:
 
 
 def exports_of(agent: MediaAgent) -> dict[str, AgentExport]:
-    """Return ``disk0`` (read by the virtual machine), ``disk0-relocation``, ``disk1``, and so on."""
+    """Return ``disk0`` (read by the virtual machine), ``disk0-relocation``, ``disk1``, and so on.
+
+    The same bytes are in both; only those for the relocation tell where they have holes.
+    """
     return {
         f"disk{disk}" if reader == READERS[0] else f"disk{disk}-{reader}": AgentExport(agent, disk, reader)
         for disk in range(len(agent.source.disk_bytes))

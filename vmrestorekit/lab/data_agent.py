@@ -140,7 +140,7 @@ class DataAgent:
     # --- O10 to O13 -----------------------------------------------------------------------------------
 
     async def _relocate_until_done(self) -> None:
-        looking = asyncio.create_task(stored_blocks(self.link.sockets.nbd, self.plan))
+        looking = asyncio.create_task(stored_blocks(self.link, self.plan))
         try:
             await self._wait_for_start()
             while not await self._relocate_once(await looking):
@@ -212,7 +212,6 @@ class DataAgent:
         await self.relocation.relocate_in_order(missing)
         for disk in missing:
             await self.relocation.relocate_rest(disk)
-            await self.host.make_durable(disk)
             self.folder.update_disk(disk, relocated=True)
         await asyncio.to_thread(relocate_configuration, self.folder)
         await self.note("finish_relocation", "relocated")

@@ -21,6 +21,7 @@ from vmrestorekit.lab.host_chain import HostSettings, chain_options
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.lab.qemu import Guest, run_qemu
 from vmrestorekit.lab.restore_folder import RestoreFolder
+from vmrestorekit.lab.restore_nbd_client import connect_nbd
 
 __all__ = ["Host", "HostSettings", "JobCancelledError", "run_host"]
 
@@ -84,19 +85,30 @@ class Host:
             )
             _expect_completed(await events.get(), "the relocation")
 
-    async def make_durable(self, disk: int) -> None:
+    async def make_durable(self, disk: int, path: Path) -> None:
         """Have everything that was relocated to a destination written out.
+
+        Parameters
+        ----------
+        disk : int
+        path : Path
+            For a socket, for a moment.
 
         Raises
         ------
         LabError
             If that fails.
         """
-        # no command of QMP flushes a node
-        command = {"command-line": f'qemu-io dest{disk} "flush"'}
-        said = str(await self.qmp.execute("human-monitor-command", command)).strip()
-        if said:
-            raise LabError(f"QEMU could not make the destination of disk {disk} durable: {said}")
+        # no command of QMP flushes a node, and 'qemu-io' of the human monitor does not tell us how it went
+        async with self.relocation_exports(path, [disk], copy=False), connect_nbd(path, f"dest{disk}") as nbd:
+            try:
+                await nbd.flush()
+            except ConnectionError:
+                raise
+            except OSError as error:
+                raise LabError(
+                    f"QEMU could not make the destination of disk {disk} durable: {error.strerror}"
+                ) from error
 
     async def relocated_bytes(self, disk: int) -> int | None:
         """Return how far a running `relocate` has come, None if there is none."""

@@ -23,6 +23,10 @@ class Backend(Protocol):
     def read_only(self) -> bool:
         """Whether writes are refused."""
 
+    @property
+    def tells_holes(self) -> bool:
+        """Whether clients may ask for `extents`, or have to read to find out."""
+
     async def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes."""
 

@@ -104,7 +104,8 @@ class Handshake:
             await self._reply(option, OptionReply.ERR_UNKNOWN, b"no such export")
             return
         listing = option == Option.LIST_META_CONTEXT
-        if wire.BASE_ALLOCATION in queries or (listing and (not queries or "base:" in queries)):
+        asked = wire.BASE_ALLOCATION in queries or (listing and (not queries or "base:" in queries))
+        if asked and self.exports[name].tells_holes:
             # the id means something only once it is set
             number = wire.U32.pack(0 if listing else CONTEXT)
             await self._reply(option, OptionReply.META_CONTEXT, number + wire.BASE_ALLOCATION.encode())

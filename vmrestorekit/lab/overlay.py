@@ -41,6 +41,7 @@ class Overlay:
     """
 
     read_only = False
+    tells_holes = True
 
     def __init__(self, image: Path, writes: Path) -> None:
         if not image.is_file():

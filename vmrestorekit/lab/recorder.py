@@ -120,6 +120,11 @@ class RecordedDisk:
         """Whether the disk refuses writes."""
         return self.backend.read_only
 
+    @property
+    def tells_holes(self) -> bool:
+        """Whether the disk tells where it is zero."""
+        return self.backend.tells_holes
+
     async def read(self, offset: int, length: int) -> bytes:
         """Read, and log it."""
         issued = self._recorder._clock()

@@ -143,6 +143,8 @@ def serve_arguments(serve: dict[str, Any], sockets: AgentSockets) -> list[str]:
     arguments = ["--socket", str(sockets.nbd), "--control", str(sockets.control)]
     if serve.get("copy") is not None:
         arguments += [serve["source"][0], "--copy", str(serve["copy"])]
+        if serve.get("user"):
+            arguments += ["--user", serve["user"]]
     else:
         for image in serve["source"]:
             arguments += ["--image", image]

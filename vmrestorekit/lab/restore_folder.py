@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class RestoreState:
     Attributes
     ----------
     serve : dict
-        How its media agent is started.
+        How its media agent is started, and who it says to run from the copy.
     machine : dict
         How its virtual machine is started.
     disks : tuple of DiskState
@@ -136,6 +137,8 @@ class RestoreFolder:
                 _create_image(partial / _write_cache(disk), _WRITE_CACHE_LAYOUT, sectors)
                 if plan.mode != "live_mount":
                     _create_image(partial / _destination(disk), f"cluster_size={cluster}", sectors)
+            if serve.get("copy") is not None:  # a name of its own, or another restore might release its copy
+                serve = {"user": f"{path.name[:80]}-{uuid.uuid4().hex[:8]}"} | serve
             state = RestoreState(serve, machine or {}, (DiskState(),) * len(plan.disk_bytes))
             write_record(partial / "state", dataclasses.asdict(state))
             os.replace(partial, path)

@@ -39,7 +39,8 @@ def let_go_of_copy(folder: RestoreFolder) -> None:
     """De-associate the backup copy of a live mount that crashed: nobody runs from it any more."""
     number = folder.state.serve.get("copy")
     if number is not None:
-        source = CopySource(folder.state.serve["source"][0], number)
+        serve = folder.state.serve
+        source = CopySource(serve["source"][0], number, serve.get("user"))
         source.release()
         source.close()
 

@@ -255,7 +255,7 @@ class AgentLink:
         client = self._client
         if client is None:
             return False
-        # whoever asks may be cancelled; the answer has to be taken nevertheless, or the next one would get it
+        # whoever asks may be cancelled; what has to be told is told to the end nevertheless
         asking = asyncio.ensure_future(do(client, *arguments))
         asking.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:

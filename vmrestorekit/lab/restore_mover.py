@@ -31,6 +31,7 @@ __all__ = ["MOVERS", "Mover", "mover_of", "stored_blocks"]
 MOVERS = ("stream", "copy_on_read", "relocation_export")
 STREAM_REQUEST_BYTES = 512 * 1024
 _LOOK_S = 0.25
+_AGAIN_S = 2.0
 
 Mask = npt.NDArray[np.bool_]
 
@@ -76,17 +77,29 @@ def _why_not_stream(plan: RestorePlan) -> str:
     return ""
 
 
-async def stored_blocks(nbd_socket: Path, plan: RestorePlan) -> Mask:
+async def stored_blocks(link: AgentLink, plan: RestorePlan) -> Mask:
     """Return which blocks the logical source holds: those that are no holes.
 
     Raises
     ------
     LabError
-        If ``qemu-img`` fails.
+        If ``qemu-img`` fails, and not because the media agent was lost meanwhile.
     """
+    while True:
+        losses = link.losses
+        try:
+            return await _stored_blocks(link.sockets.nbd, plan)
+        except LabError:
+            await link.ensure()
+            if link.losses == losses:
+                raise
+
+
+async def _stored_blocks(nbd_socket: Path, plan: RestorePlan) -> Mask:
     stored = np.zeros(plan.blocks, np.bool_)
     for disk, first in enumerate(first_block_of_disk(plan.disk_bytes, plan.block_bytes)):
-        options = f"driver=nbd,server.type=unix,server.path={nbd_socket},export=disk{disk}"
+        # nothing is read; the virtual machine's own export does not tell
+        options = f"driver=nbd,server.type=unix,server.path={nbd_socket},export=disk{disk}-relocation"
         process = await asyncio.create_subprocess_exec(
             *("qemu-img", "map", "--output=json", "--image-opts", options),
             stdout=asyncio.subprocess.PIPE,
@@ -162,7 +175,7 @@ class Mover:
                     await self._zero_holes(disk, routes)
 
     async def relocate_rest(self, disk: int) -> None:
-        """Have QEMU relocate what is left of a disk, and forget the logical source."""
+        """Have QEMU relocate what is left of a disk durably, and forget the logical source."""
         telling = asyncio.create_task(self._tell_progress(disk))
         try:
             await self._host.relocate(disk, speed=self._speed)
@@ -172,7 +185,18 @@ class Mover:
         finally:
             telling.cancel()
             await asyncio.wait({telling})
+        await self._make_durable(disk)
         await self._tell_stream(disk, self._plan.disk_bytes[disk])
+
+    async def _make_durable(self, disk: int) -> None:
+        while True:
+            try:
+                await self._host.make_durable(disk, self._folder / "destination")
+                return
+            except LabError as error:  # as with every write in vain, nothing is lost by waiting
+                self._troubles.report.say(f"{error}; trying again.")
+            await self._troubles.missing_is_there()
+            await asyncio.sleep(_AGAIN_S)
 
     # --- in the plan's order --------------------------------------------------------------------------
 

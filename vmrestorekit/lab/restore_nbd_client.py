@@ -74,6 +74,10 @@ class NbdClient:
         """Make a range read as zeros."""
         await self._ask(Command.WRITE_ZEROES, offset, length)
 
+    async def flush(self) -> None:
+        """Have everything that was answered so far made durable."""
+        await self._ask(Command.FLUSH, 0, 0)
+
     async def copy(self, offset: int, length: int) -> None:
         """Have the server read a range without sending it; with copy-on-read it keeps what it read."""
         await self._ask(COPY, offset, length)

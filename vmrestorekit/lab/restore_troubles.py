@@ -30,7 +30,7 @@ class Troubles:
 
     def __init__(self, host: Host, link: AgentLink, folder: Path, report: Report) -> None:
         self.pauses: list[tuple[str, float]] = []
-        self._host, self._link, self._folder, self._report = host, link, folder, report
+        self._host, self._link, self._folder, self.report = host, link, folder, report
         self._losses = link.losses
 
     async def watch(self) -> None:
@@ -43,7 +43,7 @@ class Troubles:
     async def _take_care(self, event: Any, events: Any) -> None:
         began = time.monotonic()
         missing = await self._what_is_missing(event)
-        self._report.say(f"{missing}; what needs it is paused, and goes on when it is there.")
+        self.report.say(f"{missing}; what needs it is paused, and goes on when it is there.")
         pause = _FIRST_PAUSE_S
         while True:
             await self.missing_is_there()
@@ -56,7 +56,7 @@ class Troubles:
                 break
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         self.pauses.append((missing, time.monotonic() - began))
-        self._report.say(f"Going on after {self.pauses[-1][1]:.1f} s.")
+        self.report.say(f"Going on after {self.pauses[-1][1]:.1f} s.")
 
     async def _what_is_missing(self, event: Any) -> str:
         data = event["data"]
