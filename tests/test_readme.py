@@ -16,7 +16,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_seven_lines_show_a_stepper(packaged_corpus: Corpus) -> None:
-    from vmrestorekit.show.stepper import Stepper
+    from vmrestorekit.show.restore.stepper import Stepper
 
     [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     *lines, last = example.strip().splitlines()
