@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
+from vmrestorekit.lab.machine import BOOT_DONE_MARK
 from vmrestorekit.lab.peers import LOCAL, DeviceSpec
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.hardware import Hardware, PrimaryStorage
 from vmrestorekit.restore.simulate import simulate
 from vmrestorekit.traces.corpus import Boot
+from vmrestorekit.traces.schema import ReadTrace
 
 __all__ = ["compare_with_model", "scaled_to"]
 
@@ -67,12 +69,13 @@ def compare_with_model(
         if not len(local):
             raise LabError(f"fidelity: expected local boots of {guest} among the runs, found none")
         local_s, spread_s = float(local.median()), float(local.max() - local.min())  # type: ignore[arg-type, operator]
+        booting = until_boot_done(boot)
         ours = good.filter(pl.col("guest") == guest, pl.col("way").str.starts_with(OURS))
         for row in ours.iter_rows(named=True):
             device = devices[row["device"]]
             plan = plan_of(row["way"].removeprefix(OURS), boot, device)
-            hardware = scaled_to(boot, plan, device.hardware(), local_s)
-            model = simulate(boot, plan, hardware, detail="summary").summary()
+            hardware = scaled_to(booting, plan, device.hardware(), local_s)
+            model = simulate(booting, plan, hardware, detail="summary").summary()
             boot_s, stall_s = (float(model[name] or 0) / SECOND for name in ("time_to_boot_ns", "stall_ns"))
             real_stall = row["boot_s"] - local_s
             compared = {
@@ -99,6 +102,21 @@ def compare_with_model(
     )
 
 
+def until_boot_done(boot: Boot) -> Boot:
+    """Return the boot without the requests after its end, when the real machine was switched off.
+
+    Raises
+    ------
+    LabError
+        If the recording has no such mark.
+    """
+    done = boot.metadata.marks.get(BOOT_DONE_MARK)
+    if done is None:
+        raise LabError(f"fidelity: expected a recorded end of the boot of {boot.vm}, found none")
+    trace = ReadTrace(boot.trace.frame.filter(pl.col("issued_ns") <= done), boot.metadata)
+    return Boot.from_parts(trace, boot.manifests, boot.description)
+
+
 def scaled_to(boot: Boot, plan: RestorePlan, hardware: Hardware, local_s: float) -> Hardware:
     """Return the hardware with the CPU factor at which the model's local boot takes so long.
 
@@ -110,10 +128,7 @@ def scaled_to(boot: Boot, plan: RestorePlan, hardware: Hardware, local_s: float)
     for _ in range(_ATTEMPTS):  # think times are all there is to scale, so the first step nearly hits
         scaled = hardware.replace(cpu_factor=factor)
         found = simulate(boot, plan, scaled, detail="summary").summary()["local_boot_ns"]
-        if not found:
-            raise LabError(
-                f"fidelity: expected a recording of {boot.vm} with the end of its boot, found none"
-            )
+        assert found is not None  # `until_boot_done` has seen the mark
         ratio = local_s * SECOND / found
         factor *= ratio
         if abs(ratio - 1) < 1e-4:
