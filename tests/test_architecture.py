@@ -135,7 +135,11 @@ def test_arrows_make_no_circle() -> None:
         ("restore.engine", "importlib.import_module('vmrestorekit.show.theme')", ["vmrestorekit.show.theme"]),
         ("restore.engine", "import altair as alt", ["altair"]),
         ("show.charts", "import altair as alt", []),
-        ("show.charts", "from vmrestorekit.lab.nbd import serve", ["vmrestorekit.lab.nbd.serve"]),
+        (
+            "show.charts",
+            "from vmrestorekit.lab.nbd.server import serve",
+            ["vmrestorekit.lab.nbd.server.serve"],
+        ),
         (
             "predict.base",
             "from vmrestorekit.restore.simulate import simulate",
@@ -143,7 +147,7 @@ def test_arrows_make_no_circle() -> None:
         ),
         ("predict.evaluation", "from vmrestorekit.restore.simulate import simulate", []),
         ("lab.record", "from vmrestorekit.show.units import size", ["vmrestorekit.show.units.size"]),
-        ("cli", "from vmrestorekit.lab.spec import GuestSpec", []),
+        ("cli", "from vmrestorekit.lab.guests.spec import GuestSpec", []),
     ],
 )
 def test_the_check_finds_wrong_imports(module: str, source: str, wrong: list[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrestorekit.lab.nbd import Backend, serve
+from vmrestorekit.lab.nbd.server import Backend, serve
 from vmrestorekit.lab.programs import LabError, require_programs
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from lab_helpers import MemoryDisk
 
-from vmrestorekit.lab.host import Host
-from vmrestorekit.lab.nbd import serve
+from vmrestorekit.lab.nbd.server import serve
 from vmrestorekit.lab.programs import run
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.qemu import QEMU
-from vmrestorekit.lab.restore_link import AgentSockets
+from vmrestorekit.lab.restore.agent_link import AgentSockets
+from vmrestorekit.lab.restore.host import Host
 from vmrestorekit.plan import RestorePlan
 
 MIB = 1 << 20

@@ -19,11 +19,11 @@ from typing import Any
 
 from lacking import missing
 
-from vmrestorekit.lab import shared_files
-from vmrestorekit.lab.nbd import Limits
+from vmrestorekit.lab.media import shared_files
+from vmrestorekit.lab.media.serve import Places, Serving, serve_copy
+from vmrestorekit.lab.media.source import ImageSource, Source
+from vmrestorekit.lab.nbd.server import Limits
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.serve import Places, Serving, serve_copy
-from vmrestorekit.lab.source import ImageSource, Source
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.hardware import BackupDevice, Hardware, Link
 

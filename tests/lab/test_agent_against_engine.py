@@ -26,8 +26,8 @@ from simpy_devices import FETCHED, LAST_NUMBER, PURGE, Agenda, Link
 from simpy_host import VirtualMachine
 from test_engine_against_simpy import Event, by_instant, first_difference, rows
 
-from vmrestorekit.lab.agent_rules import AgentRules, Fetch, Medium, Part
-from vmrestorekit.lab.device import Channels
+from vmrestorekit.lab.media.device import Channels
+from vmrestorekit.lab.media.rules import AgentRules, Fetch, Medium, Part
 from vmrestorekit.plan import PlanError, RestorePlan, Weights
 from vmrestorekit.restore.simulate import simulate_trace
 

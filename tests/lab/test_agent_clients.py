@@ -14,7 +14,7 @@ from lab_helpers import need
 from serving_helpers import BLOCK, MIB, Served, ask, image_source, plan_for, serving_agent, write_image
 
 from vmrestorekit.backup import BackupStore, CopySettings, create_copy
-from vmrestorekit.lab.source import CopySource
+from vmrestorekit.lab.media.source import CopySource
 
 RAW = ("-f", "raw", "-F", "raw")
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vmrestorekit.lab.agent_rules import AgentRules, Fetch, Medium, Part
-from vmrestorekit.lab.event_log import EventLog
+from vmrestorekit.lab.media.event_log import EventLog
+from vmrestorekit.lab.media.rules import AgentRules, Fetch, Medium, Part
 from vmrestorekit.plan import PlanError, PurgeRule, RestorePlan
 from vmrestorekit.restore.events import CAUSES
 

@@ -14,8 +14,8 @@ from lab_helpers import need
 from vmrestorekit.backup import load_layouts
 from vmrestorekit.backup.copy_layout import LAYOUTS_FILE
 from vmrestorekit.backup.manifest import build_manifest
-from vmrestorekit.lab.chain import back_up_chain
 from vmrestorekit.lab.programs import LabError, find_program, run
+from vmrestorekit.lab.recording.chain import back_up_chain
 from vmrestorekit.traces.corpus import add_boot
 from vmrestorekit.traces.schema import TRACE_SCHEMA, ReadTrace, TraceMetadata
 

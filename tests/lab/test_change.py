@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from lab_helpers import need
 
-from vmrestorekit.lab import change as change_module
-from vmrestorekit.lab.change import pack_change
-from vmrestorekit.lab.disks import write_disks
+from vmrestorekit.lab.guests.disks import write_disks
+from vmrestorekit.lab.guests.spec import Change, GuestSpec
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.spec import Change, GuestSpec
+from vmrestorekit.lab.recording import change as change_module
+from vmrestorekit.lab.recording.change import pack_change
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lab_helpers import need, serving, uri
 
-from vmrestorekit.lab.overlay import Overlay
+from vmrestorekit.lab.recording.overlay import Overlay
 
 MIB = 1 << 20
 SIZE = 24 * MIB

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from serving_helpers import Served, image_source, plan_for, serving_agent, write_image
 
-from vmrestorekit.lab.control import ControlClient, ControlError
-from vmrestorekit.lab.control_messages import LINE_BYTES, AgentControl
-from vmrestorekit.lab.event_log import load_timeline
+from vmrestorekit.lab.media.control import ControlClient, ControlError
+from vmrestorekit.lab.media.control_messages import LINE_BYTES, AgentControl
+from vmrestorekit.lab.media.event_log import load_timeline
 
 
 @pytest.fixture(scope="module")

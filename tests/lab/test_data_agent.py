@@ -29,15 +29,15 @@ from restore_helpers import (
     write,
 )
 
-from vmrestorekit.lab.data_agent import DataAgent, RestoreOptions
-from vmrestorekit.lab.event_log import load_timeline
+from vmrestorekit.lab.media.event_log import load_timeline
 from vmrestorekit.lab.programs import LabError, run
-from vmrestorekit.lab.restore import carry_out, serve_arguments
-from vmrestorekit.lab.restore_folder import RestoreFolder
-from vmrestorekit.lab.restore_link import AgentSockets
-from vmrestorekit.lab.restore_mover import mover_of
-from vmrestorekit.lab.restore_requests import ask_restore
-from vmrestorekit.lab.restore_start import wait_for_relocation
+from vmrestorekit.lab.restore.agent_link import AgentSockets
+from vmrestorekit.lab.restore.carry_out import carry_out, serve_arguments
+from vmrestorekit.lab.restore.data_agent import DataAgent, RestoreOptions
+from vmrestorekit.lab.restore.folder import RestoreFolder
+from vmrestorekit.lab.restore.mover import mover_of
+from vmrestorekit.lab.restore.requests import ask_restore
+from vmrestorekit.lab.restore.start import wait_for_relocation
 from vmrestorekit.plan import LaunchRule, PurgeRule, RelocationStart
 from vmrestorekit.restore.hardware import BackupDevice
 

@@ -13,9 +13,9 @@ import pytest
 
 from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.backup.records import StoreError
-from vmrestorekit.lab import agent_agenda
-from vmrestorekit.lab.agent_agenda import Agenda, Alarm
-from vmrestorekit.lab.device import Channels, EmulatedDevice, Faults
+from vmrestorekit.lab.media import agenda as agent_agenda
+from vmrestorekit.lab.media.agenda import Agenda, Alarm
+from vmrestorekit.lab.media.device import Channels, EmulatedDevice, Faults
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.restore.hardware import MEDIA, BackupDevice
 

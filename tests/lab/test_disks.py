@@ -16,11 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab_helpers import need
 
-from vmrestorekit.lab.disks import disk_paths, split_volumes, write_disks
-from vmrestorekit.lab.lvm import volume_group_header
-from vmrestorekit.lab.placement import EXTENT_BYTES, PARTITION_START, partitions, place_groups, place_volumes
+from vmrestorekit.lab.guests.disks import disk_paths, split_volumes, write_disks
+from vmrestorekit.lab.guests.lvm import volume_group_header
+from vmrestorekit.lab.guests.placement import (
+    EXTENT_BYTES,
+    PARTITION_START,
+    partitions,
+    place_groups,
+    place_volumes,
+)
+from vmrestorekit.lab.guests.spec import GuestSpec, SpecError
 from vmrestorekit.lab.programs import LabError, find_program, run
-from vmrestorekit.lab.spec import GuestSpec, SpecError
 
 MIB, GIB = 1 << 20, 1 << 30
 GOOD = {"name": "a-guest", "release": "bookworm", "size": "1 GiB"}

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from vmrestorekit.lab.event_log import EventLog, load_timeline, save_timeline
+from vmrestorekit.lab.media.event_log import EventLog, load_timeline, save_timeline
 from vmrestorekit.lab.programs import LabError
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.events import EVENTS_SCHEMA

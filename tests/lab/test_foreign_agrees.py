@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab_helpers import MemoryDisk, need, serving, uri
 
-from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.lab.recording.recorder import Recorder
 from vmrestorekit.traces.foreign import import_trace
 
 MIB = 1 << 20

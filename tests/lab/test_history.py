@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrestorekit.lab.history import Step, steps_of
-from vmrestorekit.lab.spec import HISTORY
+from vmrestorekit.lab.guests.spec import HISTORY
+from vmrestorekit.lab.recording.history import Step, steps_of
 
 
 def test_each_entry_is_a_boot_and_the_one_before_a_crash_ends_with_it() -> None:

@@ -30,12 +30,12 @@ from restore_helpers import (
     write,
 )
 
-from vmrestorekit.lab import host_chain
-from vmrestorekit.lab.host import Host, JobCancelledError, run_host
-from vmrestorekit.lab.host_chain import HostSettings
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.restore_folder import RestoreFolder
-from vmrestorekit.lab.restore_nbd_client import connect_nbd
+from vmrestorekit.lab.restore import host_chain
+from vmrestorekit.lab.restore.folder import RestoreFolder
+from vmrestorekit.lab.restore.host import Host, JobCancelledError, run_host
+from vmrestorekit.lab.restore.host_chain import HostSettings
+from vmrestorekit.lab.restore.nbd_client import connect_nbd
 
 SIZES = (6 * MIB, 3 * MIB + 4096 * 5)
 SETTINGS = HostSettings(memory_mib=64, processors=1, reconnect_s=1)

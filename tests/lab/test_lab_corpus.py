@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from vmrestorekit.backup.copy_layout import LAYOUTS_FILE
 from vmrestorekit.cli import app
-from vmrestorekit.lab import corpus as lab_corpus
-from vmrestorekit.lab.history import steps_of
+from vmrestorekit.lab.guests.spec import GuestSpec
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.spec import GuestSpec
+from vmrestorekit.lab.recording import corpus as lab_corpus
+from vmrestorekit.lab.recording.history import steps_of
 from vmrestorekit.traces.corpus import Boot, add_boot, load_corpus
 
 SPEC = """name = "{}"

@@ -23,13 +23,13 @@ from restore_helpers import (
 )
 from serving_helpers import QUICK, image_source
 
-from vmrestorekit.lab.host import Host, run_host
-from vmrestorekit.lab.host_chain import HostSettings
+from vmrestorekit.lab.media.serve import Places, Serving, serve_copy
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.restore_folder import RestoreFolder
-from vmrestorekit.lab.restore_link import AgentLink, AgentSockets
-from vmrestorekit.lab.restore_mover import stored_blocks
-from vmrestorekit.lab.serve import Places, Serving, serve_copy
+from vmrestorekit.lab.restore.agent_link import AgentLink, AgentSockets
+from vmrestorekit.lab.restore.folder import RestoreFolder
+from vmrestorekit.lab.restore.host import Host, run_host
+from vmrestorekit.lab.restore.host_chain import HostSettings
+from vmrestorekit.lab.restore.mover import stored_blocks
 
 BLOCKS, ROUNDS = 128, 5
 SETTINGS = HostSettings(memory_mib=64, processors=1, reconnect_s=1)

@@ -20,10 +20,10 @@ import pytest
 from vmrestorekit.backup.create import create_copy
 from vmrestorekit.backup.layout import CopySettings
 from vmrestorekit.backup.store import BackupStore
-from vmrestorekit.lab.event_log import load_timeline, save_timeline
-from vmrestorekit.lab.media_agent import MediaAgent
+from vmrestorekit.lab.media.event_log import load_timeline, save_timeline
+from vmrestorekit.lab.media.media_agent import MediaAgent
+from vmrestorekit.lab.media.source import CopySource, ImageSource
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.source import CopySource, ImageSource
 from vmrestorekit.plan import PlanError, PurgeRule, RestorePlan
 from vmrestorekit.restore.hardware import BackupDevice, Hardware, Link
 from vmrestorekit.restore.simulate import simulate_trace

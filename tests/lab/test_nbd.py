@@ -33,8 +33,8 @@ from lab_helpers import (
     serving,
 )
 
-from vmrestorekit.lab import nbd
-from vmrestorekit.lab.nbd import serve
+from vmrestorekit.lab.nbd import server as nbd
+from vmrestorekit.lab.nbd.server import serve
 
 KIB = 1024
 CONTENT = bytes(range(256)) * 256 + bytes(64 * KIB)  # 64 KiB of data, 64 KiB of zeros

@@ -26,7 +26,7 @@ from serving_helpers import (
     write_image,
 )
 
-from vmrestorekit.lab.nbd import Limits
+from vmrestorekit.lab.nbd.server import Limits
 from vmrestorekit.restore.hardware import BackupDevice
 
 LIMITS = Limits(

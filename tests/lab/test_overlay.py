@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrestorekit.lab.overlay import UNIT_BYTES, Overlay
 from vmrestorekit.lab.programs import LabError
+from vmrestorekit.lab.recording.overlay import UNIT_BYTES, Overlay
 
 UNITS = 9
 ragged = st.sampled_from([UNITS * UNIT_BYTES, UNITS * UNIT_BYTES - 512, UNITS * UNIT_BYTES - 4095])

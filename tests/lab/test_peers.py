@@ -14,10 +14,10 @@ from tiny_boots import tiny_manifest, tiny_trace
 
 import vmrestorekit as vr
 from vmrestorekit.cli.lab_peers import device_named
-from vmrestorekit.lab import peer_runs
-from vmrestorekit.lab.fidelity import compare_with_model, scaled_to
-from vmrestorekit.lab.peer_runs import RUNS_SCHEMA, GuestDisk, run_peers, summary_of_runs
-from vmrestorekit.lab.peers import LOCAL, DeviceSpec, ways
+from vmrestorekit.lab.peers import runs as peer_runs
+from vmrestorekit.lab.peers.fidelity import compare_with_model, scaled_to
+from vmrestorekit.lab.peers.runs import RUNS_SCHEMA, GuestDisk, run_peers, summary_of_runs
+from vmrestorekit.lab.peers.ways import LOCAL, DeviceSpec, ways
 from vmrestorekit.lab.programs import LabError, run
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.plan import LaunchRule, RestorePlan

@@ -15,10 +15,10 @@ from lab_helpers import need, serving, uri
 from tiny_guest import DISK_BYTES, MARK, TinyGuest, build_tiny_guest
 
 from vmrestorekit.backup import BackupStore, CopyContents, create_copy, export_copy, verify_store
-from vmrestorekit.lab.machine import record_boot
-from vmrestorekit.lab.overlay import Overlay
 from vmrestorekit.lab.programs import LabError, run
 from vmrestorekit.lab.qemu import qemu_version
+from vmrestorekit.lab.recording.machine import record_boot
+from vmrestorekit.lab.recording.overlay import Overlay
 from vmrestorekit.traces.schema import ReadTrace
 
 pytestmark = pytest.mark.realvm

@@ -15,17 +15,18 @@ from lab_helpers import MemoryDisk, need, serving
 from typer.testing import CliRunner
 
 from vmrestorekit.cli import app
-from vmrestorekit.lab import programs, record
-from vmrestorekit.lab.guest import build_image
-from vmrestorekit.lab.history import Step
-from vmrestorekit.lab.machine import LostLineError
-from vmrestorekit.lab.overlay import Overlay
+from vmrestorekit.lab import programs
+from vmrestorekit.lab.guests.guest import build_image
+from vmrestorekit.lab.guests.spec import GuestSpec
 from vmrestorekit.lab.programs import LabError, run
 from vmrestorekit.lab.progress import Report
 from vmrestorekit.lab.qemu import UnexpectedLineError, run_guest
-from vmrestorekit.lab.record import record_boots, states_before
-from vmrestorekit.lab.recorder import Recorder
-from vmrestorekit.lab.spec import GuestSpec
+from vmrestorekit.lab.recording import record
+from vmrestorekit.lab.recording.history import Step
+from vmrestorekit.lab.recording.machine import LostLineError
+from vmrestorekit.lab.recording.overlay import Overlay
+from vmrestorekit.lab.recording.record import record_boots, states_before
+from vmrestorekit.lab.recording.recorder import Recorder
 from vmrestorekit.traces.checks import find_problems
 from vmrestorekit.traces.corpus import load_corpus
 from vmrestorekit.traces.schema import ReadTrace

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from lab_helpers import FLUSH, READ, TRIM, WRITE, WRITE_ZEROES, MemoryDisk, RawClient, serving
 
-from vmrestorekit.lab.recorder import Recorder
+from vmrestorekit.lab.recording.recorder import Recorder
 from vmrestorekit.traces.schema import ReadTrace, TraceError
 
 SIZE = 1 << 20

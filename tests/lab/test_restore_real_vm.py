@@ -19,11 +19,11 @@ from restore_helpers import Told, until
 from tiny_guest import MARK, TinyGuest, build_tiny_guest
 
 from vmrestorekit.backup import BackupStore, create_copy, verify_store
-from vmrestorekit.lab.data_agent import DataAgent, RestoreOptions
-from vmrestorekit.lab.event_log import load_timeline
+from vmrestorekit.lab.media.event_log import load_timeline
 from vmrestorekit.lab.programs import LabError, run
-from vmrestorekit.lab.restore import carry_out
-from vmrestorekit.lab.restore_folder import RestoreFolder
+from vmrestorekit.lab.restore.carry_out import carry_out
+from vmrestorekit.lab.restore.data_agent import DataAgent, RestoreOptions
+from vmrestorekit.lab.restore.folder import RestoreFolder
 from vmrestorekit.plan import LaunchRule, RelocationStart, RestorePlan
 from vmrestorekit.restore.hardware import resolve_hardware
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from vmrestorekit.backup import BackupStore, create_copy
 from vmrestorekit.cli import app
 from vmrestorekit.cli.lab_serve import _hardware_of
-from vmrestorekit.lab.control import ControlClient
-from vmrestorekit.lab.source import CopySource
+from vmrestorekit.lab.media.control import ControlClient
+from vmrestorekit.lab.media.source import CopySource
 from vmrestorekit.plan import RestorePlan
 from vmrestorekit.restore.hardware import MEDIA
 

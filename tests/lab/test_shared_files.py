@@ -30,12 +30,12 @@ from serving_helpers import (
 )
 
 from vmrestorekit.backup import BackupStore, create_copy
-from vmrestorekit.lab import shared_files as module
-from vmrestorekit.lab.file_tree import FileTree
-from vmrestorekit.lab.media_agent import MediaAgent
+from vmrestorekit.lab.media import shared_files as module
+from vmrestorekit.lab.media.file_tree import FileTree
+from vmrestorekit.lab.media.media_agent import MediaAgent
+from vmrestorekit.lab.media.shared_files import shared_files
+from vmrestorekit.lab.media.source import CopySource, ImageSource
 from vmrestorekit.lab.programs import LabError
-from vmrestorekit.lab.shared_files import shared_files
-from vmrestorekit.lab.source import CopySource, ImageSource
 from vmrestorekit.restore.hardware import MEDIA
 
 RAW = ("-f", "raw", "-F", "raw")

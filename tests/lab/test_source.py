@@ -14,7 +14,7 @@ from vmrestorekit.backup.layout import CopySettings, LayoutError
 from vmrestorekit.backup.records import StoreError
 from vmrestorekit.backup.retention import expire_copies
 from vmrestorekit.backup.store import BackupStore
-from vmrestorekit.lab.source import CopySource, ImageSource
+from vmrestorekit.lab.media.source import CopySource, ImageSource
 
 BLOCK = 4096
 SETTINGS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vmrestorekit import cli
-from vmrestorekit.lab.placement import place_volumes
-from vmrestorekit.lab.spec import GuestSpec, SpecError
+from vmrestorekit.lab.guests.placement import place_volumes
+from vmrestorekit.lab.guests.spec import GuestSpec, SpecError
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.toml"))
 GOOD = {"name": "a-guest", "release": "bookworm", "size": "3 GiB"}

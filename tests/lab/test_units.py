@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from lab_helpers import need
 
-from vmrestorekit.lab import units
-from vmrestorekit.lab.spec import GuestSpec
-from vmrestorekit.lab.units import CHANGE_SERIAL, guest_files, guest_units
+from vmrestorekit.lab.guests import units
+from vmrestorekit.lab.guests.spec import GuestSpec
+from vmrestorekit.lab.guests.units import CHANGE_SERIAL, guest_files, guest_units
 
 GOOD = {"name": "a-guest", "release": "bookworm", "size": "3 GiB"}
 CHANGE_DISK = f"/dev/disk/by-id/virtio-{CHANGE_SERIAL}"

@@ -44,7 +44,7 @@ def backup_create(
 ) -> None:
     """Back up a virtual machine; makes the store if there is none. Interrupted, the same command goes on."""
     from vmrestorekit.backup import BackupStore, CopySettings, create_copy
-    from vmrestorekit.lab.guest import describe_image
+    from vmrestorekit.lab.guests.guest import describe_image
 
     beside = image.with_name(image.name + ".json")
     if configuration is None:

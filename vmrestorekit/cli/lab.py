@@ -26,9 +26,9 @@ def lab_build(
     ] = Path("lab-work"),
 ) -> None:
     """Build a guest's disk image from its description. Needs root rights."""
-    from vmrestorekit.lab.guest import build_image
+    from vmrestorekit.lab.guests.guest import build_image
+    from vmrestorekit.lab.guests.spec import GuestSpec
     from vmrestorekit.lab.progress import live_report
-    from vmrestorekit.lab.spec import GuestSpec
 
     guest = GuestSpec.load(spec)
     with live_report() as report:
@@ -41,8 +41,8 @@ def lab_chain(
     corpus: Annotated[Path, typer.Option("--output", "-o", help="The corpus that has those boots.")],
 ) -> None:
     """Back up the disk before each recorded boot, check each copy, and save where their blocks lie."""
-    from vmrestorekit.lab.chain import back_up_chain
     from vmrestorekit.lab.progress import live_report
+    from vmrestorekit.lab.recording.chain import back_up_chain
 
     with live_report() as report:
         path = back_up_chain(image, corpus, report=report)
@@ -65,7 +65,7 @@ def lab_record(
 ) -> None:
     """Boot an image so often, each time from the disk the boot before left, and record every request."""
     from vmrestorekit.lab.progress import live_report
-    from vmrestorekit.lab.record import record_boots
+    from vmrestorekit.lab.recording.record import record_boots
 
     with live_report() as report:
         record_boots(image, boots, corpus, accelerator=accelerator, report=report)
@@ -87,8 +87,8 @@ def lab_corpus(
     as_json: JsonOption = False,
 ) -> None:
     """Build and record many guests; what is there is kept. Exit status 1 if one of them failed."""
-    from vmrestorekit.lab.corpus import record_corpus, specs_in
     from vmrestorekit.lab.progress import live_report
+    from vmrestorekit.lab.recording.corpus import record_corpus, specs_in
 
     with live_report() as report:
         outcomes = record_corpus(

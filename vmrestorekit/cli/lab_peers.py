@@ -13,7 +13,7 @@ from vmrestorekit.cli.shared import CorpusOption, JsonOption, print_table, stagi
 if TYPE_CHECKING:
     import polars as pl
 
-    from vmrestorekit.lab.peers import DeviceSpec
+    from vmrestorekit.lab.peers.ways import DeviceSpec
     from vmrestorekit.plan import RestorePlan
     from vmrestorekit.traces.corpus import Boot, Corpus
 
@@ -41,11 +41,11 @@ def lab_peers(
     as_json: JsonOption = False,
 ) -> None:
     """Boot guests locally, over plain NBD, with nbdkit's and QEMU's caches, and with our plans, in turns."""
-    from vmrestorekit.lab.guest import describe_image
-    from vmrestorekit.lab.peer_runs import GuestDisk, run_peers, summary_of_runs
-    from vmrestorekit.lab.peers import ways
+    from vmrestorekit.lab.guests.guest import describe_image
+    from vmrestorekit.lab.peers.runs import GuestDisk, run_peers, summary_of_runs
+    from vmrestorekit.lab.peers.ways import ways
     from vmrestorekit.lab.progress import live_report
-    from vmrestorekit.lab.record import states_before
+    from vmrestorekit.lab.recording.record import states_before
     from vmrestorekit.traces.corpus import load_corpus
 
     recorded = load_corpus(corpus)
@@ -77,8 +77,8 @@ def lab_fidelity(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate what 'lab peers' measured, from the same plans and another boot's recording, side by side."""
-    from vmrestorekit.lab.fidelity import compare_with_model
-    from vmrestorekit.lab.peer_runs import RUNS_SCHEMA
+    from vmrestorekit.lab.peers.fidelity import compare_with_model
+    from vmrestorekit.lab.peers.runs import RUNS_SCHEMA
     from vmrestorekit.traces.corpus import load_corpus
     from vmrestorekit.traces.schema import read_parquet, write_parquet_atomically
 
@@ -112,7 +112,7 @@ def device_named(text: str) -> DeviceSpec:
     ValueError
         If it is neither.
     """
-    from vmrestorekit.lab.peers import DeviceSpec
+    from vmrestorekit.lab.peers.ways import DeviceSpec
 
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|MB/s)\s*", text)
     if not match:

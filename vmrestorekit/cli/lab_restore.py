@@ -10,9 +10,9 @@ import typer
 from vmrestorekit.cli.shared import JsonOption, nanoseconds_of, print_table
 
 if TYPE_CHECKING:
-    from vmrestorekit.lab.data_agent import DataAgent, RestoreOptions
     from vmrestorekit.lab.progress import Report
-    from vmrestorekit.lab.restore_folder import RestoreFolder
+    from vmrestorekit.lab.restore.data_agent import DataAgent, RestoreOptions
+    from vmrestorekit.lab.restore.folder import RestoreFolder
     from vmrestorekit.plan import RestorePlan
 
 __all__ = ["register"]
@@ -106,7 +106,7 @@ def lab_resume(
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a restore whose process was ended or killed."""
-    from vmrestorekit.lab.restore_folder import RestoreFolder
+    from vmrestorekit.lab.restore.folder import RestoreFolder
 
     _carry_out(RestoreFolder(folder), mover, speed_mb, then_shut_down, as_json)
 
@@ -131,7 +131,7 @@ def lab_start(folder: FolderArgument) -> None:
 def _ask(folder: Path, do: str, **more: Any) -> None:
     import asyncio
 
-    from vmrestorekit.lab.restore_requests import ask_restore
+    from vmrestorekit.lab.restore.requests import ask_restore
 
     print(asyncio.run(ask_restore(folder, do, **more)))
 
@@ -153,7 +153,7 @@ def _plan_of(plan: Path | None, source: list[Path], copy: int | None) -> Restore
 def _new_folder(
     to: Path, plan: RestorePlan, source: list[Path], copy: int | None, media: str, machine: dict[str, Any]
 ) -> RestoreFolder:
-    from vmrestorekit.lab.restore_folder import RestoreFolder
+    from vmrestorekit.lab.restore.folder import RestoreFolder
     from vmrestorekit.restore.hardware import resolve_hardware
 
     resolve_hardware(media)  # refuses now what does not exist
@@ -173,9 +173,9 @@ def _carry_out(
 ) -> None:
     import asyncio
 
-    from vmrestorekit.lab.data_agent import RestoreOptions
-    from vmrestorekit.lab.event_log import load_timeline
+    from vmrestorekit.lab.media.event_log import load_timeline
     from vmrestorekit.lab.progress import live_report
+    from vmrestorekit.lab.restore.data_agent import RestoreOptions
     from vmrestorekit.restore.hardware import resolve_hardware
     from vmrestorekit.restore.summary import tabulate
 
@@ -203,7 +203,7 @@ async def _run(
     import asyncio
     import signal
 
-    from vmrestorekit.lab.restore import carry_out
+    from vmrestorekit.lab.restore.carry_out import carry_out
 
     me = asyncio.current_task()
     assert me is not None

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmrestorekit.lab.serve import Serving
-    from vmrestorekit.lab.source import Source
+    from vmrestorekit.lab.media.serve import Serving
+    from vmrestorekit.lab.media.source import Source
     from vmrestorekit.restore.hardware import Hardware
 
 __all__ = ["register"]
@@ -63,9 +63,9 @@ def lab_serve(
     """Serve a backup copy through a media agent, read-only, until SIGINT or SIGTERM."""
     import asyncio
 
-    from vmrestorekit.lab.nbd import Limits
-    from vmrestorekit.lab.serve import Places, serve_until_stopped
-    from vmrestorekit.lab.structured_log import structured_log
+    from vmrestorekit.lab.media.serve import Places, serve_until_stopped
+    from vmrestorekit.lab.media.structured_log import structured_log
+    from vmrestorekit.lab.nbd.server import Limits
     from vmrestorekit.plan import RestorePlan
 
     # FUSE changes the working folder for a moment
@@ -91,7 +91,7 @@ def _source_of(
 ) -> tuple[Callable[[], Source], str]:
     """Return what opens the source, and the virtual machine's name."""
     from vmrestorekit.backup.store import BackupStore
-    from vmrestorekit.lab.source import CopySource, ImageSource
+    from vmrestorekit.lab.media.source import CopySource, ImageSource
 
     if images:
         if store or copy is not None:

@@ -1,0 +1,1 @@
+"""Guests to record and restore: described, and built as disk images."""

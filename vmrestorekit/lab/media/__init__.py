@@ -1,0 +1,1 @@
+"""The media agent for real: source, emulated device, read cache, staging, exports, messages."""

@@ -1,0 +1,1 @@
+"""An NBD server on a Unix socket."""

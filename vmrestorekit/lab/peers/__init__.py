@@ -1,0 +1,1 @@
+"""The same guest booted in several ways, and what the model says of it."""

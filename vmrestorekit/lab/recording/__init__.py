@@ -1,0 +1,1 @@
+"""Boots recorded: a machine with its disks served, every request logged."""
