@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmrestorekit.lab.guests.units import USE_BEGINS_LINE
 from vmrestorekit.lab.programs import LabError
+from vmrestorekit.lab.running_guest import UnexpectedLineError
 
 if TYPE_CHECKING:
     from vmrestorekit.lab.restore.data_agent import DataAgent
@@ -19,7 +21,12 @@ async def watch_boot(agent: DataAgent) -> None:
     """Note the end of the boot, which the virtual machine prints on its console."""
     await agent.launched.wait()
     try:
-        await agent.host.guest.wait_for(agent.options.boot_done_line, _EVER_S)
+        await agent.host.guest.wait_for(agent.options.boot_done_line, _EVER_S, failing=USE_BEGINS_LINE)
+    except UnexpectedLineError:
+        agent.report.say(
+            "The line that tells the end of the boot was lost on the console; it is noted late, when the "
+            "machine's own client begins."
+        )
     except LabError:
         return  # it has ended; `watch_host` knows whether that is right
     await agent.note("boot_done", "booted")
