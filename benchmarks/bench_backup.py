@@ -288,7 +288,11 @@ def _mounted(peer: str, command: list[str], file: str, bench: _Bench) -> Iterato
     finally:
         subprocess.run(["fusermount", "-u", folder], capture_output=True)
         mount.terminate()
-        mount.wait()
+        try:
+            mount.wait(timeout=MOUNT_SECONDS)
+        except subprocess.TimeoutExpired:  # borg may sleep on, deaf, once its folder is unmounted
+            mount.kill()
+            mount.wait()
 
 
 def _row(what: str, peer: str, speed: dict[str, float], ending: str, target: str) -> Row:
