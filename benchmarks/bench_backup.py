@@ -289,7 +289,7 @@ def _mounted(peer: str, command: list[str], file: str, bench: _Bench) -> Iterato
         subprocess.run(["fusermount", "-u", folder], capture_output=True)
         mount.terminate()
         try:
-            mount.wait(timeout=MOUNT_SECONDS)
+            mount.wait(timeout=10)
         except subprocess.TimeoutExpired:  # borg may sleep on, deaf, once its folder is unmounted
             mount.kill()
             mount.wait()
