@@ -12,6 +12,7 @@ import vmrestorekit as vr
 from vmrestorekit.analysis.disaster import simulate_disaster
 from vmrestorekit.analysis.fleet import draw_fleet
 from vmrestorekit.analysis.rows import SweepError
+from vmrestorekit.backup.layout import BackupLayout
 from vmrestorekit.plan import RelocationStart
 
 SECOND = 1_000_000_000
@@ -43,6 +44,16 @@ def test_a_member_without_drift_restores_as_its_boot_does():
         for name in ("vm_reads", "misses", "hits", "relocated_bytes", "media_bytes"):
             assert found[name] == expected[name], (mode, name)
     assert member.plan.blocks < plan_of(BOOT).blocks
+
+
+def test_blocks_that_were_no_neighbours_do_not_become_some():
+    def runs(stored):
+        return int((np.diff(stored.astype(int), prepend=0) == 1).sum())
+
+    whole = BackupLayout.full(BOOT.manifests, BLOCK)
+    member = fleet_of(1, drift=0.0).members[0]
+    assert member.plan.blocks < len(whole.hole)
+    assert runs(member.content >= 0) == runs(~whole.hole) > 1
 
 
 def test_equal_contents_are_stored_once_and_drift_is_not_shared():
